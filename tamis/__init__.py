@@ -1,0 +1,3 @@
+"""tamis: curate and select language-model training data, and measure that it helped."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Duplicates: exact documents and near-duplicates (MinHash-LSH)."""
