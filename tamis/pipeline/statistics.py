@@ -1,0 +1,295 @@
+"""What a run counts: documents by fate, decisions by rule, a histogram per measure, and samples.
+
+Every task keeps its own and writes it into its completion record; merging is associative and order-free, so the totals of a
+run are the sum over records, whatever was rerun. Samples are the documents with the smallest hash of their row number: the
+same ones for any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tamis.pipeline.documents import ID, ROW, SOURCE, TEXT, Documents
+from tamis.pipeline.stages import Filter, Measure, Quantity, Stage, Verdicts
+
+SAMPLES_PER_RULE = 3
+SAMPLE_CHARACTERS = 600
+LINEAR_BINS = 50
+BINS_PER_DECADE = 8
+DECADES = 8
+
+
+def sampling_hash(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64 of the row numbers: which documents are shown as samples."""
+    x = rows.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
+    """Linear bins for bounded quantities, otherwise [0, 1) and then eight bins a decade; the last bin takes the rest."""
+    if np.isfinite(quantity.high):
+        return np.linspace(quantity.low, quantity.high, LINEAR_BINS + 1)
+    return np.concatenate([[0.0], 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)])
+
+
+def bin_index(quantity: Quantity, values: NDArray[Any]) -> NDArray[np.int64]:
+    """The bin of each (finite) value; values outside the edges go to the first or last bin."""
+    if np.isfinite(quantity.high):
+        last = LINEAR_BINS - 1
+        scaled = (values - quantity.low) * (LINEAR_BINS / (quantity.high - quantity.low))
+    else:
+        last = BINS_PER_DECADE * DECADES
+        scaled = np.where(values < 1, 0, 1 + BINS_PER_DECADE * np.log10(np.maximum(values, 1)))
+    return np.clip(scaled, 0, last).astype(np.int64)
+
+
+@dataclass
+class Histogram:
+    """Counts per bin of the documents that entered a stage: kept and dropped by it, and without a value (NaN)."""
+
+    kept: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    missing: int = 0
+
+    @classmethod
+    def empty(cls, quantity: Quantity) -> Histogram:
+        bins = len(bin_edges(quantity)) - 1
+        return cls(np.zeros(bins, np.int64), np.zeros(bins, np.int64))
+
+    def add(self, quantity: Quantity, values: NDArray[Any], dropped: NDArray[np.bool_]) -> None:
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            if not finite.all():
+                self.missing += int(len(values) - finite.sum())
+                values, dropped = values[finite], dropped[finite]
+        index = bin_index(quantity, values)
+        everything = np.bincount(index, minlength=len(self.kept))
+        gone = np.bincount(index[dropped], minlength=len(self.kept))
+        self.kept += everything - gone
+        self.dropped += gone
+
+    def merge(self, other: Histogram) -> None:
+        self.kept += other.kept
+        self.dropped += other.dropped
+        self.missing += other.missing
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kept": self.kept.tolist(), "dropped": self.dropped.tolist(), "missing": self.missing}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Histogram:
+        return cls(np.array(value["kept"]), np.array(value["dropped"]), value["missing"])
+
+
+@dataclass
+class Samples:
+    """The ``limit`` entries with the smallest hash."""
+
+    limit: int = SAMPLES_PER_RULE
+    entries: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+
+    def wanted(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Which of the candidates could get in."""
+        best = np.argsort(hashes, kind="stable")[: self.limit]
+        if len(self.entries) == self.limit:
+            best = best[hashes[best] < np.uint64(self.entries[-1][0])]
+        return best
+
+    def add(self, entries: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        self.entries = sorted([*self.entries, *entries], key=lambda entry: entry[0])[: self.limit]
+
+
+def sample_entries(
+    documents: Documents, rows: NDArray[np.int64], hashes: NDArray[np.uint64], **columns: Sequence[Any]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Samples of the given rows of a batch: id, source, a bounded part of the text, and what ``columns`` adds."""
+    entries = []
+    for place, row in enumerate(rows.tolist()):
+        entry = {
+            "id": documents.batch.column(ID)[row].as_py(),
+            "source": source_of(documents.batch, row),
+            "text": (documents.text[row].as_py() or "")[:SAMPLE_CHARACTERS],
+        }
+        entry |= {name: values[place] for name, values in columns.items()}
+        entries.append((int(hashes[place]), entry))
+    return entries
+
+
+def source_of(batch: pa.RecordBatch, row: int) -> str | None:
+    index = batch.schema.get_field_index(SOURCE)
+    value: str | None = batch.column(index)[row].as_py() if index >= 0 else None
+    return value
+
+
+@dataclass
+class StageStatistics:
+    """One stage: what entered, what happened to it, and how its measures were distributed."""
+
+    entered: int = 0
+    dropped: int = 0
+    changed: int = 0
+    failed: int = 0
+    created: int = 0
+    bytes_entered: int = 0
+    cpu_seconds: float = 0.0
+    rules: dict[str, int] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    rule_samples: dict[str, Samples] = field(default_factory=dict)
+    change_samples: Samples = field(default_factory=Samples)
+
+    def count_verdicts(
+        self, documents: Documents, entering: NDArray[np.bool_], verdicts: Verdicts, detail: pa.Array | None
+    ) -> None:
+        dropped = np.flatnonzero(entering & ~verdicts.keep)
+        self.dropped += len(dropped)
+        if not len(dropped):
+            return
+        hashes = sampling_hash(documents.batch.column(ROW).to_numpy()[dropped])
+        failed = verdicts.rule[dropped]
+        for index in np.unique(failed).tolist():
+            rule, mine = verdicts.rules[index].field, failed == index
+            self.rules[rule] = self.rules.get(rule, 0) + int(mine.sum())
+            samples = self.rule_samples.setdefault(rule, Samples())
+            best = samples.wanted(hashes[mine])
+            rows = dropped[mine][best]
+            details = [None if detail is None else detail[row].as_py() for row in rows.tolist()]
+            samples.add(
+                sample_entries(
+                    documents, rows, hashes[mine][best], value=verdicts.value[rows].tolist(), detail=details
+                )
+            )
+
+    def count_measures(
+        self, quantities: Sequence[Quantity], measures: Mapping[str, Any], entering: NDArray[np.bool_], kept: NDArray[np.bool_]
+    ) -> None:
+        """Distributions over the documents that entered the stage."""
+        everything = bool(entering.all())
+        dropped = ~kept if everything else ~kept[entering]
+        for quantity in quantities:
+            values = measures[quantity.name] if everything else measures[quantity.name][entering]
+            histogram = self.histograms.setdefault(quantity.name, Histogram.empty(quantity))
+            histogram.add(quantity, values, dropped)
+
+    def merge(self, other: StageStatistics) -> None:
+        for name in ("entered", "dropped", "changed", "failed", "created", "bytes_entered", "cpu_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for rule, number in other.rules.items():
+            self.rules[rule] = self.rules.get(rule, 0) + number
+        for name, histogram in other.histograms.items():
+            if name in self.histograms:
+                self.histograms[name].merge(histogram)
+            else:
+                self.histograms[name] = Histogram(histogram.kept.copy(), histogram.dropped.copy(), histogram.missing)
+        for rule, samples in other.rule_samples.items():
+            self.rule_samples.setdefault(rule, Samples()).add(samples.entries)
+        self.change_samples.add(other.change_samples.entries)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = ("entered", "dropped", "changed", "failed", "created", "bytes_entered", "cpu_seconds", "rules")
+        return {name: getattr(self, name) for name in plain} | {
+            "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
+            "rule_samples": {rule: samples.entries for rule, samples in self.rule_samples.items()},
+            "change_samples": self.change_samples.entries,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StageStatistics:
+        value = dict(value)
+        histograms = {name: Histogram.from_json(one) for name, one in value.pop("histograms").items()}
+        samples = {rule: _samples(entries) for rule, entries in value.pop("rule_samples").items()}
+        changes = _samples(value.pop("change_samples"))
+        return cls(**value, histograms=histograms, rule_samples=samples, change_samples=changes)
+
+
+def _samples(entries: Sequence[Sequence[Any]]) -> Samples:
+    return Samples(entries=[(entry[0], entry[1]) for entry in entries])
+
+
+@dataclass
+class SourceStatistics:
+    """One source (the group that mixers weigh): documents and bytes of text in and out."""
+
+    documents: int = 0
+    kept: int = 0
+    failed: int = 0
+    bytes_in: int = 0
+    bytes_kept: int = 0
+
+
+@dataclass
+class Statistics:
+    """A task or, merged, a run. ``documents`` = kept + dropped + failed, where ``created`` of Expand stages counts as in."""
+
+    documents: int = 0
+    kept: int = 0
+    failed: int = 0
+    bytes_in: int = 0
+    bytes_kept: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, StageStatistics] = field(default_factory=dict)
+    sources: dict[str, SourceStatistics] = field(default_factory=dict)
+    kept_samples: Samples = field(default_factory=lambda: Samples(limit=6))
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> int:
+        return sum(stage.dropped for stage in self.stages.values())
+
+    @property
+    def created(self) -> int:
+        return sum(stage.created for stage in self.stages.values())
+
+    def stage(self, name: str) -> StageStatistics:
+        return self.stages.setdefault(name, StageStatistics())
+
+    def source(self, name: str | None) -> SourceStatistics:
+        return self.sources.setdefault(name or "", SourceStatistics())
+
+    def spend(self, what: str, seconds: float) -> None:
+        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+
+    def merge(self, other: Statistics) -> None:
+        for name in ("documents", "kept", "failed", "bytes_in", "bytes_kept"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for what, seconds in other.seconds.items():
+            self.spend(what, seconds)
+        for name, stage in other.stages.items():
+            self.stage(name).merge(stage)
+        for name, source in other.sources.items():
+            mine = self.source(name)
+            for counted in vars(source):
+                setattr(mine, counted, getattr(mine, counted) + getattr(source, counted))
+        self.kept_samples.add(other.kept_samples.entries)
+        self.errors = (self.errors + other.errors)[:20]
+
+    def to_json(self) -> dict[str, Any]:
+        plain = ("documents", "kept", "failed", "bytes_in", "bytes_kept", "seconds", "errors")
+        return {name: getattr(self, name) for name in plain} | {
+            "stages": {name: stage.to_json() for name, stage in self.stages.items()},
+            "sources": {name: dict(vars(source)) for name, source in self.sources.items()},
+            "kept_samples": self.kept_samples.entries,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Statistics:
+        value = dict(value)
+        stages = {name: StageStatistics.from_json(one) for name, one in value.pop("stages").items()}
+        sources = {name: SourceStatistics(**one) for name, one in value.pop("sources").items()}
+        samples = Samples(6, _samples(value.pop("kept_samples")).entries)
+        return cls(**value, stages=stages, sources=sources, kept_samples=samples)
+
+
+def quantities_of(stage: Stage) -> tuple[Quantity, ...]:
+    return stage.provides() if isinstance(stage, Measure) else ()
+
+
+def rules_of(stage: Stage) -> tuple[str, ...]:
+    return tuple(rule.field for rule in stage.rules()) if isinstance(stage, Filter) else ()

@@ -1,0 +1,38 @@
+"""The stages by their name in a recipe. A new stage is one new file and one line here.
+
+Names map to ``module:class`` and are imported when a recipe uses them. Packages of yours can add stages through the entry
+point group ``tamis.stages``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tamis.pipeline.stages import Stage
+
+STAGES = {
+    "c4_quality": "tamis.filters.c4_quality:C4Quality",
+    "exact_dedup": "tamis.filters.dedup.exact:ExactDedup",
+    "fineweb_quality": "tamis.filters.fineweb_quality:FineWebQuality",
+    "gopher_quality": "tamis.filters.gopher_quality:GopherQuality",
+    "gopher_repetition": "tamis.filters.gopher_repetition:GopherRepetition",
+    "minhash": "tamis.filters.dedup.minhash:MinHash",
+}
+
+
+@cache
+def stage_targets() -> dict[str, str]:
+    """All known names, those of installed plug-ins included."""
+    plugins = {entry.name: entry.value for entry in entry_points(group="tamis.stages")}
+    return plugins | STAGES
+
+
+def stage_class(name: str) -> type[Stage]:
+    """The class of a stage; KeyError for a name that nobody registered."""
+    module, _, attribute = stage_targets()[name].partition(":")
+    found: type[Stage] = getattr(import_module(module), attribute)
+    return found
