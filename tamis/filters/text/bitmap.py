@@ -1,0 +1,113 @@
+"""Bits and bytes: what the text kernels share.
+
+A kernel looks at text 64 bytes at a time: a property of bytes (is white space, is a newline) becomes a bitmap, one bit a byte,
+and the next byte that has it is found with one count of trailing zeros instead of a branch for every byte. Every document has
+whole 64-bit words of its own in a bitmap, so that no word belongs to two documents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from tamis.pipeline.documents import Documents
+
+_ONE = np.uint64(1)
+_ZERO = np.uint64(0)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+_PACK = np.uint64(0x0102040810204080)
+_SIX = np.uint64(6)
+_TOP = np.uint64(56)
+
+
+@intrinsic
+def trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """The number of zero bits below the lowest one bit of a uint64 that is not zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def population(typing_context: Any, word: Any) -> Any:
+    """The number of one bits of a uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def load8(typing_context: Any, array: Any, index: Any) -> Any:
+    """The eight bytes ``array[index:index + 8]`` as a little-endian uint64, from any address; no bounds are checked."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    if isinstance(array, types.Array) and array.dtype == types.uint8:
+        return types.uint64(array, types.int64), codegen
+    return None
+
+
+@njit(inline="always", nogil=True)
+def low_bytes(count: int) -> Any:
+    """A uint64 whose ``count`` (1 to 8) low bytes are 0xFF: what is left of an 8-byte load at the end of a span."""
+    return _ALL >> np.uint64(64 - 8 * count)
+
+
+@njit(inline="always", nogil=True)
+def low_bits(count: int) -> Any:
+    """A uint64 whose ``count`` (1 to 64) low bits are set."""
+    return _ALL >> np.uint64(64 - count)
+
+
+@njit(cache=True, nogil=True)
+def pack(mask: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None:
+    """Pack the 0/1 bytes of ``mask`` (64 times as many as ``bits``) into 64-bit words, lowest bit first."""
+    for word in range(bits.size):
+        packed = _ZERO
+        for eight in range(8):
+            byte = (load8(mask, word * 64 + eight * 8) * _PACK) >> _TOP
+            packed |= byte << np.uint64(eight * 8)
+        bits[word] = packed
+
+
+@njit(cache=True, nogil=True)
+def any_bit(bits: NDArray[np.uint64], begin: int, end: int) -> bool:
+    """Whether a bit of ``begin:end`` is set."""
+    if begin >= end:
+        return False
+    first = begin >> 6
+    last = (end - 1) >> 6
+    word = bits[first] & (_ALL << np.uint64(begin & 63))
+    while first < last:
+        if word != _ZERO:
+            return True
+        first += 1
+        word = bits[first]
+    return (word & low_bits(((end - 1) & 63) + 1)) != _ZERO
+
+
+def readonly(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory, contiguous and not writable: a kernel is then compiled for one type of array only."""
+    view = np.ascontiguousarray(array)[:]
+    view.flags.writeable = False
+    return view
+
+
+def text_arrays(
+    documents: Documents,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """What every kernel takes first: (data, offsets, alive) of the documents, not writable."""
+    data, offsets = documents.utf8()
+    return readonly(data), readonly(offsets), readonly(documents.alive)

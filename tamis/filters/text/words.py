@@ -1,0 +1,249 @@
+"""The words of a batch: spans over the bytes of the text, with what every filter wants to know about each word.
+
+Three profiles say what a word is:
+
+whitespace   ``text.split()`` of Python: the words of the Gopher paper, of dolma and DCLM
+unicode      the word boundaries of Unicode Standard Annex 29, which make sense in every language; see ``unicode_words``
+spacy        spaCy's English tokens, as datatrove has them; see ``spacy_words``
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tamis.filters.text.bitmap import load8, low_bytes, population, text_arrays, trailing_zeros
+from tamis.filters.text.scan import scan
+from tamis.filters.text.unicode_classes import LETTER, PUNCTUATION_MARK, character_classes
+from tamis.pipeline.documents import Documents
+
+Profile = Literal["whitespace", "unicode", "spacy"]
+Spans = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""(first, start, end) as in ``Words``."""
+
+HAS_LETTER = 1
+"""Flag: some character is a letter (``str.isalpha``)."""
+NOT_SYMBOL = 2
+"""Flag: some character is not in PUNCTUATION_SET."""
+EXACT_STOP_WORD = 4
+"""Flag: a stop word as it stands, in lower case."""
+STOP_WORD_SHIFT = 4
+"""``flags >> STOP_WORD_SHIFT`` is 0, or 1 + the index in STOP_WORDS of the word in lower case."""
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+"""Of these eight the Gopher paper asks two in every document."""
+
+HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
+"""The base B of the word hashes; odd, so it has an inverse mod 2^64."""
+
+
+class Words(NamedTuple):
+    """Word j is ``data[start[j]:end[j]]`` of ``documents.utf8()``; those of document i are ``first[i]:first[i + 1]``."""
+
+    first: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    length: NDArray[np.int32]
+    """Code points."""
+    flags: NDArray[np.uint8]
+    """HAS_LETTER, NOT_SYMBOL, EXACT_STOP_WORD and the stop word's index."""
+    hash: NDArray[np.uint64]
+    """``sum((byte[k] + 1) * B**k)`` mod 2^64, so that hash(ab) = hash(a) + B**len(a) * hash(b), len in bytes. Mix it before
+    taking some of its bits: the low ones depend on the low bits of the bytes alone."""
+
+
+def words(documents: Documents, profile: Profile = "whitespace") -> Words:
+    """The words of every document that is alive (the others have none); computed once a batch and profile."""
+    return documents.memo(("text.words", profile), lambda: _words(documents, profile))
+
+
+def _words(documents: Documents, profile: Profile) -> Words:
+    if profile == "spacy":
+        from tamis.filters.text.spacy_words import spacy_spans
+
+        return describe(documents, spacy_spans(documents, words(documents, "whitespace")))
+    if profile == "unicode":
+        from tamis.filters.text.unicode_words import unicode_spans
+
+        return describe(documents, unicode_spans(documents))
+    return describe(documents, whitespace_spans(documents))
+
+
+def whitespace_spans(documents: Documents) -> Spans:
+    """The spans of ``text.split()``."""
+    _, offsets, alive = text_arrays(documents)
+    seen = scan(documents)
+    first = np.zeros(len(documents) + 1, np.int64)
+    np.cumsum(seen.words, out=first[1:])
+    start, end = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    _split(offsets, alive, seen.block, seen.solid, first, start, end)
+    return first, start, end
+
+
+def describe(documents: Documents, spans: Spans) -> Words:
+    """Lengths, flags and hashes of words that are given as spans of any profile."""
+    data, _, _ = text_arrays(documents)
+    first, start, end = spans
+    count = len(start)
+    length = np.empty(count, np.int32)
+    flags = np.empty(count, np.uint8)
+    hashes = np.empty(count, np.uint64)
+    _describe(data, start, end, character_classes(), length, flags, hashes)
+    return Words(first, start, end, length, flags, hashes)
+
+
+_U1 = np.uint64(1)
+_U6 = np.uint64(6)
+_U8 = np.uint64(8)
+_BYTE = np.uint64(0xFF)
+_ZERO = np.uint64(0)
+_TOP_BITS = np.uint64(0x8080808080808080)
+_LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
+_ONES = np.uint64(0x0101010101010101)
+_LOWER = np.uint64(0x2020202020202020)
+# Added to a byte below 128, these set its top bit from "a" on, behind "z", from "0" on, behind "9".
+_FROM_A = np.uint64(0x1F1F1F1F1F1F1F1F)
+_BEHIND_Z = np.uint64(0x0505050505050505)
+_FROM_0 = np.uint64(0x5050505050505050)
+_BEHIND_9 = np.uint64(0x4646464646464646)
+_POWERS = tuple(pow(int(HASH_BASE), k, 2**64) for k in range(9))
+_B1, _B2, _B3, _B4, _B5, _B6, _B7, _B8 = (np.uint64(power) for power in _POWERS[1:])
+_THE, _BE, _TO, _OF, _AND, _THAT, _HAVE, _WITH = (
+    np.uint64(int.from_bytes(word.encode(), "little")) for word in STOP_WORDS
+)
+
+
+@njit(cache=True, nogil=True)
+def _split(
+    offsets: NDArray[np.int64],
+    alive: NDArray[np.bool_],
+    block: NDArray[np.int64],
+    solid: NDArray[np.uint64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> None:
+    """Runs of one bits: an edge is a bit that differs from the one before it; edges are starts and ends by turns."""
+    for doc in range(alive.size):
+        if not alive[doc]:
+            continue
+        opened, closed = first[doc], first[doc]
+        before = _ZERO
+        for word in range(block[doc], block[doc + 1]):
+            base = offsets[doc] + ((word - block[doc]) << 6)
+            bits = solid[word]
+            shifted = (bits << _U1) | before
+            starts, ends = bits & ~shifted, shifted & ~bits
+            before = bits >> np.uint64(63)
+            while starts != _ZERO:
+                start[opened] = base + trailing_zeros(starts)
+                starts &= starts - _U1
+                opened += 1
+            while ends != _ZERO:
+                end[closed] = base + trailing_zeros(ends)
+                ends &= ends - _U1
+                closed += 1
+        if closed < opened:
+            end[closed] = offsets[doc + 1]
+
+
+@njit(inline="always", nogil=True)
+def _hash_block(block: Any, present: Any) -> Any:
+    """``sum((byte[k] + 1) * B**k)`` over the bytes where ``present`` is 0xFF."""
+    digits = block + (_ONES & present)
+    low = (digits & _BYTE) + ((digits >> _U8) & _BYTE) * _B1
+    low += ((digits >> np.uint64(16)) & _BYTE) * _B2 + ((digits >> np.uint64(24)) & _BYTE) * _B3
+    high = ((digits >> np.uint64(32)) & _BYTE) * _B4 + ((digits >> np.uint64(40)) & _BYTE) * _B5
+    high += ((digits >> np.uint64(48)) & _BYTE) * _B6 + (digits >> np.uint64(56)) * _B7
+    return low + high
+
+
+@njit(cache=True, nogil=True)
+def _stop_word(block: Any, size: int) -> int:
+    """1 + the index in STOP_WORDS of a word of 2 to 4 bytes in lower case, or 0."""
+    if size == 2:
+        return 2 if block == _BE else 3 if block == _TO else 4 if block == _OF else 0
+    if size == 3:
+        return 1 if block == _THE else 5 if block == _AND else 0
+    return 6 if block == _THAT else 7 if block == _HAVE else 8 if block == _WITH else 0
+
+
+@njit(cache=True, nogil=True)
+def decode(data: NDArray[np.uint8], at: int) -> int:
+    """The code point whose UTF-8 begins at ``at``."""
+    lead = np.int64(data[at])
+    if lead < 0x80:
+        return lead
+    second = np.int64(data[at + 1]) & 0x3F
+    if lead < 0xE0:
+        return ((lead & 0x1F) << 6) | second
+    third = np.int64(data[at + 2]) & 0x3F
+    if lead < 0xF0:
+        return ((lead & 0x0F) << 12) | (second << 6) | third
+    fourth = np.int64(data[at + 3]) & 0x3F
+    return ((lead & 0x07) << 18) | (second << 12) | (third << 6) | fourth
+
+
+@njit(cache=True, nogil=True)
+def _wide_flags(
+    data: NDArray[np.uint8], start: int, end: int, classes: NDArray[np.uint8], flags: int
+) -> int:
+    """The flags of a word, given those of its ASCII characters, once its other characters have been looked at."""
+    for at in range(start, end):
+        if data[at] >= 0xC0:
+            character = classes[decode(data, at)]
+            if character & LETTER:
+                return flags | HAS_LETTER | NOT_SYMBOL
+            if not character & PUNCTUATION_MARK:
+                flags |= NOT_SYMBOL
+    return flags
+
+
+@njit(cache=True, nogil=True)
+def _describe(
+    data: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    length: NDArray[np.int32],
+    flags: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+) -> None:
+    for word in range(start.size):
+        size = end[word] - start[word]
+        hashed, power = _ZERO, _U1
+        letters, digits, high = _ZERO, _ZERO, _ZERO
+        inner = 0
+        block = _ZERO
+        for at in range(start[word], end[word], 8):
+            left = end[word] - at
+            present = low_bytes(min(left, 8))
+            block = load8(data, at) & present
+            ascii_part = block & _LOW_BITS
+            folded = ascii_part | _LOWER
+            wide = block & _TOP_BITS
+            letters |= (folded + _FROM_A) & ~(folded + _BEHIND_Z) & ~wide & _TOP_BITS
+            digits |= (ascii_part + _FROM_0) & ~(ascii_part + _BEHIND_9) & ~wide & _TOP_BITS
+            high |= wide
+            inner += population(wide & ~(block << _U1))
+            hashed += power * _hash_block(block, present)
+            power *= _B8
+        mark = 0
+        if letters != _ZERO:
+            mark = HAS_LETTER | NOT_SYMBOL
+            if 2 <= size <= 4:
+                stop = _stop_word(block | (_LOWER & low_bytes(size)), size)
+                if stop:
+                    exact = EXACT_STOP_WORD if block == block | (_LOWER & low_bytes(size)) else 0
+                    mark |= exact | (stop << STOP_WORD_SHIFT)
+        else:
+            if digits != _ZERO:
+                mark = NOT_SYMBOL
+            if high != _ZERO:
+                mark = _wide_flags(data, start[word], end[word], classes, mark)
+        length[word] = size - inner
+        flags[word] = mark
+        hashes[word] = hashed
