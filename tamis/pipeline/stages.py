@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from tamis.pipeline.documents import Documents
 
 Measures = dict[str, NDArray[Any]]
+DETAIL = "detail"
 Comparison = Literal["<", "<=", ">", ">="]
 
 _COMPARE: dict[Comparison, Callable[[Any, Any], Any]] = {
@@ -111,8 +112,6 @@ class Stage(BaseModel):
     """The stage's registered name."""
     version: ClassVar[int] = 1
     """Raise it when the same configuration gives other results than before: finished work is then redone."""
-    releases_gil: ClassVar[bool] = True
-    """False for stages that are mostly Python: they run in processes, the others in threads."""
 
     def model_post_init(self, context: Any, /) -> None:
         if not self.name:
@@ -134,6 +133,10 @@ class Stage(BaseModel):
         """Files that must be there when the run starts."""
         return ()
 
+    def needs_processes(self) -> bool:
+        """True for a stage that is mostly Python (it holds the interpreter lock): its run uses processes, not threads."""
+        return False
+
 
 class Measure(Stage):
     """Numbers about documents. A stage that is a Measure and no Filter adds its columns to the documents."""
@@ -142,7 +145,8 @@ class Measure(Stage):
     def measure(self, documents: Documents) -> Measures:
         """One array per quantity of ``provides``, one value per row of the batch.
 
-        Rows that are not alive need no meaningful value; a stage may skip the work for them.
+        Rows that are not alive need no meaningful value; a stage may skip the work for them. A further array of strings
+        under ``DETAIL`` goes into the ledger beside the verdict (say, the id of the document that this one is a copy of).
         """
 
 
@@ -220,7 +224,3 @@ class Summaries:
             tables.append(table if columns is None else table.select(columns))
         return pa.concat_tables(tables)
 
-
-def detail_column(stage: Stage) -> str:
-    """The optional string measure that says more about a verdict (the document this one is a copy of)."""
-    return "detail"
