@@ -19,7 +19,9 @@ ID = "id"
 TEXT = "text"
 SOURCE = "source"
 ROW = "__row__"
-RESERVED = (ROW,)
+# With ``measures: all`` dropped documents travel on; this column marks them.
+DROPPED = "__dropped__"
+RESERVED = (ROW, DROPPED)
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.readers import Input
-from tamis.pipeline.sizes import Size
+from tamis.pipeline.readers.sizes import Size
 from tamis.pipeline.stages import Filter, Measure, Stage
 from tamis.pipeline.writers import Output
 from tamis.registry import stage_class, stage_targets

@@ -1,0 +1,342 @@
+"""One batch through the stages of a phase: measure, decide, refine, and a record of every decision.
+
+``apply_stages`` is a pure function of the batch and the stages. Rows are independent of each other, so a batch in which a
+stage raised is cut in halves until the document that it cannot bear is alone; that one fails, the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import thread_time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tamis.pipeline.documents import DROPPED, ID, ROW, TEXT, Documents
+from tamis.pipeline.errors import TamisError
+from tamis.pipeline.statistics import SAMPLE_CHARACTERS, Samples, StageStatistics, Statistics, sampling_hash
+from tamis.pipeline.stages import DETAIL, Expand, Filter, Fitted, Measure, Measures, Refine, Stage
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+LEDGER = pa.schema(
+    [
+        ("id", pa.string()),
+        ("stage", _NAME),
+        ("rule", _NAME),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("action", _NAME),
+        ("detail", pa.string()),
+        (ROW, pa.uint64()),
+    ]
+)
+"""One row for every document that was dropped, changed or failed."""
+
+
+@dataclass
+class BatchResult:
+    """What came out of a batch. ``batch`` has the documents that go on (with measures: all, the dropped ones too, marked)."""
+
+    batch: pa.RecordBatch
+    ledger: list[pa.RecordBatch] = field(default_factory=list)
+    measures: list[pa.RecordBatch] = field(default_factory=list)
+    statistics: Statistics = field(default_factory=Statistics)
+
+
+class _Flow:
+    """The state of one batch between two stages."""
+
+    def __init__(self, batch: pa.RecordBatch, measure_dropped: bool, keep_measures: bool) -> None:
+        self.documents = Documents(batch)
+        self.measure_dropped = measure_dropped
+        self.keep_measures = keep_measures
+        self.kept = _kept(batch)
+        self.first_row = np.arange(batch.num_rows)
+        self.identity = batch.select([ROW, ID])
+        self.columns: dict[str, pa.Array] = {}
+        self.ledger: list[pa.RecordBatch] = []
+        self.measures: list[pa.RecordBatch] = []
+        self.statistics = Statistics()
+        self.at: Stage | None = None
+
+    def apply(self, stage: Stage) -> None:
+        """One stage; afterwards ``documents`` and ``kept`` say what goes on."""
+        self.at = stage
+        statistics = self.statistics.stage(stage.name)
+        entering = self.kept
+        statistics.entered += int(entering.sum())
+        statistics.bytes_entered += _text_bytes(self.documents, entering)
+        measured = np.ones(len(entering), np.bool_) if self.measure_dropped and not isinstance(stage, Fitted) else entering
+        self.documents.alive = measured
+        verdict_keeps = measured
+        if isinstance(stage, Measure):
+            verdict_keeps = self._measure(stage, entering, measured, statistics)
+        if isinstance(stage, Refine):
+            self._refine(stage, entering & verdict_keeps, measured & verdict_keeps, statistics)
+        if isinstance(stage, Expand):
+            self._expand(stage, statistics)
+
+    def _measure(
+        self, stage: Measure, entering: NDArray[np.bool_], measured: NDArray[np.bool_], statistics: StageStatistics
+    ) -> NDArray[np.bool_]:
+        start = thread_time()
+        measures = dict(stage.measure(self.documents))
+        detail = measures.pop(DETAIL, None)
+        keeps = measured
+        if isinstance(stage, Filter):
+            verdicts = stage.decide(measures)
+            statistics.cpu_seconds += thread_time() - start
+            keeps = verdicts.keep
+            self.kept = entering & keeps
+            details = None if detail is None else pa.array(detail, pa.string(), from_pandas=True)
+            statistics.count_verdicts(self.documents, entering, verdicts, details)
+            rows = np.flatnonzero(entering & ~keeps)
+            if len(rows):
+                rules = np.array([rule.field for rule in verdicts.rules], dtype=object)[verdicts.rule[rows]]
+                self._log(rows, stage, rules, "dropped", verdicts.value[rows], verdicts.threshold[rows],
+                          None if details is None else details.take(pa.array(rows)))  # fmt: skip
+        else:
+            statistics.cpu_seconds += thread_time() - start
+            self._add_columns(stage, measures)
+        statistics.count_measures(stage.provides(), measures, entering, keeps)
+        if self.keep_measures:
+            self._note_measures(stage, measures, measured)
+        return keeps
+
+    def _add_columns(self, stage: Measure, measures: Measures) -> None:
+        batch = self.documents.batch
+        for name, values in measures.items():
+            batch = batch.append_column(f"{stage.name}.{name}", pa.array(values))
+        self.documents.batch = batch
+
+    def _note_measures(self, stage: Measure, measures: Measures, measured: NDArray[np.bool_]) -> None:
+        """Nullable columns over the rows that the batch began with."""
+        total = self.identity.num_rows
+        whole = len(measured) == total
+        for name, values in measures.items():
+            unknown = ~measured
+            if not whole:
+                spread = np.zeros(total, values.dtype)
+                spread[self.first_row] = values
+                unknown_spread = np.ones(total, np.bool_)
+                unknown_spread[self.first_row] = unknown
+                values, unknown = spread, unknown_spread
+            if values.dtype.kind == "f":
+                unknown = unknown | np.isnan(values)
+            self.columns[f"{stage.name}.{name}"] = pa.array(values, mask=unknown)
+
+    def _refine(
+        self, stage: Refine, entering: NDArray[np.bool_], target: NDArray[np.bool_], statistics: StageStatistics
+    ) -> None:
+        self.documents.alive = target
+        start = thread_time()
+        refined = stage.refine(self.documents)
+        statistics.cpu_seconds += thread_time() - start
+        before = self.documents.text
+        if not target.all():
+            refined = pc.if_else(pa.array(target), refined, before)
+        changed = pc.not_equal(refined, before).to_numpy(zero_copy_only=False) & entering
+        rows = np.flatnonzero(changed)
+        statistics.changed += len(rows)
+        if len(rows):
+            removed = pc.subtract(pc.binary_length(before), pc.binary_length(refined)).to_numpy()[rows]
+            self._log(rows, stage, np.full(len(rows), "text", object), "changed", removed, None, None)
+            self._sample_changes(rows, before, refined, statistics.change_samples)
+        self.documents = self.documents.replace_text(refined)
+        if not self.measure_dropped:
+            self._compact()
+
+    def _sample_changes(self, rows: NDArray[np.int64], before: pa.Array, after: pa.Array, samples: Samples) -> None:
+        hashes = sampling_hash(self.documents.batch.column(ROW).to_numpy()[rows])
+        best = samples.wanted(hashes)
+        limit = 4 * SAMPLE_CHARACTERS
+        samples.add(
+            [
+                (
+                    int(hashes[one]),
+                    {
+                        "id": self.documents.batch.column(ID)[int(rows[one])].as_py(),
+                        "before": before[int(rows[one])].as_py()[:limit],
+                        "after": after[int(rows[one])].as_py()[:limit],
+                    },
+                )
+                for one in best
+            ]
+        )
+
+    def _compact(self) -> None:
+        if not self.kept.all():
+            self.first_row = self.first_row[self.kept]
+            self.documents.alive = self.kept
+            self.documents = self.documents.compact()
+            self.kept = np.ones(len(self.documents), np.bool_)
+
+    def _expand(self, stage: Expand, statistics: StageStatistics) -> None:
+        """New rows take the place of the old; a document that expands to nothing is dropped by the stage."""
+        self._compact()
+        start = thread_time()
+        batch, parents = stage.expand(self.documents)
+        statistics.cpu_seconds += thread_time() - start
+        children = np.bincount(parents, minlength=len(self.documents))
+        empty = np.flatnonzero(children == 0)
+        if len(empty):
+            self._log(empty, stage, np.full(len(empty), "expands_to_nothing", object), "dropped", None, None, None)
+            statistics.rules["expands_to_nothing"] = statistics.rules.get("expands_to_nothing", 0) + len(empty)
+        statistics.dropped += len(empty)
+        statistics.created += int(np.maximum(children - 1, 0).sum())
+        self._finish_measures()
+        position = batch.schema.get_field_index(ROW)
+        rows = self.documents.batch.column(ROW).to_numpy()[parents]
+        self.documents = Documents(batch.set_column(position, ROW, pa.array(child_rows(rows), pa.uint64())))
+        self.kept = np.ones(batch.num_rows, np.bool_)
+        self.first_row = np.arange(batch.num_rows)
+        self.identity = self.documents.batch.select([ROW, ID])
+
+    def _log(
+        self, rows: NDArray[np.int64], stage: Stage, rules: NDArray[Any], action: str,
+        value: NDArray[Any] | None, threshold: NDArray[Any] | None, detail: pa.Array | None,
+    ) -> None:  # fmt: skip
+        batch, count = self.documents.batch, len(rows)
+        where = pa.array(rows)
+        nothing = pa.nulls(count, pa.float64())
+        self.ledger.append(
+            pa.record_batch(
+                [
+                    batch.column(ID).take(where).cast(pa.string()),
+                    _constant(stage.name, count),
+                    pa.array(rules, pa.string()).dictionary_encode(),
+                    nothing if value is None else pa.array(value.astype(np.float64)),
+                    nothing if threshold is None else pa.array(threshold),
+                    _constant(action, count),
+                    pa.nulls(count, pa.string()) if detail is None else detail,
+                    batch.column(ROW).take(where),
+                ],
+                schema=LEDGER,
+            )
+        )
+
+    def _finish_measures(self) -> None:
+        if self.keep_measures:
+            names = [*self.identity.schema.names, *self.columns]
+            arrays = [*self.identity.columns, *self.columns.values()]
+            self.measures.append(pa.RecordBatch.from_arrays(arrays, names))
+        self.columns = {}
+
+    def finish(self) -> BatchResult:
+        self._finish_measures()
+        if self.measure_dropped:
+            batch = self.documents.batch
+            index = batch.schema.get_field_index(DROPPED)
+            batch = batch.set_column(index, DROPPED, pa.array(~self.kept))
+        else:
+            self.documents.alive = self.kept
+            batch = self.documents.compact().batch
+        return BatchResult(batch, self.ledger, self.measures, self.statistics)
+
+
+def child_rows(parents: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Row numbers of expanded documents: unique, in order, and in the upper half of their slice's numbers.
+
+    The ordinal of the parent (below 2^20 within a batch's reach) and the child's ordinal share the low 31 bits.
+    """
+    first = np.ones(len(parents), np.bool_)
+    first[1:] = parents[1:] != parents[:-1]
+    start = np.maximum.accumulate(np.where(first, np.arange(len(parents)), 0))
+    child = (np.arange(len(parents)) - start).astype(np.uint64)
+    if len(child) and int(child.max()) >= 1 << 12:
+        raise TamisError("a document was expanded into more than 4096; split it before")
+    slice_part = (parents >> np.uint64(32)) << np.uint64(32)
+    ordinal = parents & np.uint64(0xFFFFFFFF)
+    if len(ordinal) and int(ordinal.max()) >= 1 << 19:
+        raise TamisError("an expanding stage takes at most 524,288 documents per task; lower slice_size")
+    return slice_part | np.uint64(1 << 31) | (ordinal << np.uint64(12)) | child
+
+
+def apply_stages(batch: pa.RecordBatch, stages: Sequence[Stage], measures: str = "none") -> BatchResult:
+    """All stages on one batch; whatever a stage raises comes through with the stage as ``error.stage_name``."""
+    flow = _Flow(batch, measures == "all", measures != "none")
+    try:
+        for stage in stages:
+            flow.apply(stage)
+    except TamisError:
+        raise
+    except Exception as error:
+        error.stage_name = flow.at.name if flow.at else ""  # type: ignore[attr-defined]
+        raise
+    return flow.finish()
+
+
+def apply_isolating(
+    batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult], dropped_column: bool
+) -> BatchResult:
+    """``apply`` on the batch, cutting it in halves around documents on which a stage raises; those fail alone."""
+    try:
+        return apply(batch)
+    except TamisError:
+        raise
+    except Exception as error:  # a stage's bug or a document that it cannot bear: kept on record, not raised
+        if batch.num_rows <= 1:
+            return failed_result(batch, getattr(error, "stage_name", ""), f"{type(error).__name__}: {error}")
+        middle = batch.num_rows // 2
+        halves = [batch.slice(0, middle), batch.slice(middle)]
+        return join_results([apply_isolating(half, apply, dropped_column) for half in halves])
+
+
+def failed_result(batch: pa.RecordBatch, stage: str, reason: str) -> BatchResult:
+    """Every document of the batch failed for one reason."""
+    count = batch.num_rows
+    row = pa.record_batch(
+        [
+            batch.column(ID).cast(pa.string()),
+            _constant(stage, count),
+            _constant("error", count),
+            pa.nulls(count, pa.float64()),
+            pa.nulls(count, pa.float64()),
+            _constant("failed", count),
+            pa.array([reason[:1000]] * count, pa.string()),
+            batch.column(ROW),
+        ],
+        schema=LEDGER,
+    )
+    statistics = Statistics(failed=count)
+    statistics.stage(stage).failed = count
+    for document in batch.select([ID]).to_pylist():
+        statistics.errors.append({"file": "", "position": f"id {document[ID]}", "reason": f"{stage}: {reason}"[:600], "excerpt": ""})
+    return BatchResult(batch.slice(0, 0), [row], [], statistics)
+
+
+def join_results(results: Sequence[BatchResult]) -> BatchResult:
+    """The parts of a batch that was cut, as one (so that the files do not depend on how it was cut)."""
+    widest = max((result.batch for result in results), key=lambda one: one.num_columns)
+    parts = [result.batch for result in results if result.batch.schema.equals(widest.schema)]
+    joined = BatchResult(pa.concat_batches(parts))
+    for result in results:
+        joined.ledger += result.ledger
+        joined.measures += result.measures
+        joined.statistics.merge(result.statistics)
+    return joined
+
+
+def _kept(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    index = batch.schema.get_field_index(DROPPED)
+    if index < 0:
+        return np.ones(batch.num_rows, np.bool_)
+    return ~batch.column(index).to_numpy(zero_copy_only=False)
+
+
+def _text_bytes(documents: Documents, rows: NDArray[np.bool_]) -> int:
+    _, offsets = documents.utf8()
+    return int(np.diff(offsets)[rows].sum())
+
+
+def _constant(value: str, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+
+
+def text_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of UTF-8 text in a batch."""
+    return int(pc.sum(pc.binary_length(batch.column(TEXT))).as_py() or 0)
