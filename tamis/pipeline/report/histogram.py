@@ -1,0 +1,241 @@
+"""A measure's histogram as shapes on a small drawing: bars, axis ticks, thresholds and the sides that they drop.
+
+Where the edges of the bins grow (counts and lengths: 0, then powers) the axis is logarithmic, with a linear first bin so that zero has
+its place. Heights follow the square root of the number of documents: thresholds mostly lie in the tail, which
+would vanish beside the peak on a linear scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tamis.pipeline.report.figures import as_number, compact, count, value
+
+WIDTH, HEIGHT = 360.0, 158.0
+LEFT, RIGHT, TOP, BOTTOM = 34.0, 352.0, 20.0, 136.0
+# Bins around what is drawn at least, so that a single full bin does not look like a wall.
+_FEWEST_BINS = 8
+# Labels of two thresholds closer than this (in drawing units) go on separate lines.
+_LABEL_ROOM = 78.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bin: where it stands, how far its kept (below) and dropped (above) parts reach, and what it says."""
+
+    x: float
+    width: float
+    kept_y: float
+    kept_height: float
+    dropped_y: float
+    dropped_height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+    anchor: str = "middle"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold line, its label, and the rectangle of values that its rule drops."""
+
+    x: float
+    label: str
+    label_y: float
+    anchor: str
+    label_x: float
+    dropped_x: float
+    dropped_width: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Everything that the template draws of one measure, in drawing units of ``WIDTH`` x ``HEIGHT``."""
+
+    bars: tuple[Bar, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    thresholds: tuple[Threshold, ...]
+
+
+def draw(
+    histogram: dict[str, Any], limits: Sequence[tuple[str, float]]
+) -> Histogram | None:
+    """The drawing of a manifest's histogram, or None if it holds no documents or is not well formed.
+
+    ``limits`` are (comparison, threshold) of the rules on this measure.
+    """
+    bins = _bins(histogram)
+    if bins is None:
+        return None
+    edges, kept, dropped = bins
+    limits = [(comparison, at) for comparison, at in limits if math.isfinite(at)]
+    warp = _warp(edges)
+    first, last = _window(edges, kept, dropped, [at for _, at in limits])
+    low, high = warp(edges[first]), warp(edges[last])
+
+    def across(at: float) -> float:
+        position = (warp(at) - low) / (high - low)
+        return LEFT + (RIGHT - LEFT) * min(1.0, max(0.0, position))
+
+    peak = max(k + d for k, d in zip(kept, dropped, strict=True))
+    bars = tuple(
+        _bar(across, edges[i], edges[i + 1], kept[i], dropped[i], peak)
+        for i in range(first, last)
+        if kept[i] + dropped[i]
+    )
+    logarithmic = _is_logarithmic(edges)
+    ticks = _log_ticks if logarithmic else _linear_ticks
+    x_ticks = tuple(Tick(across(at), compact(at)) for at in ticks(edges[first], edges[last]))
+    y_ticks = tuple(Tick(_up(at, peak), compact(at)) for at in _count_ticks(peak))
+    return Histogram(bars, x_ticks, y_ticks, _thresholds(across, limits))
+
+
+def _bins(histogram: dict[str, Any]) -> tuple[list[float], list[float], list[float]] | None:
+    """(edges, kept, dropped) with finite edges, or None if there is nothing to draw."""
+    raw = histogram.get("edges") or []
+    edges = [math.inf if edge is None else as_number(edge) for edge in raw]
+    kept = [as_number(n) or 0.0 for n in histogram.get("kept") or []]
+    dropped = [as_number(n) or 0.0 for n in histogram.get("dropped") or []]
+    if not len(edges) - 1 == len(kept) == len(dropped) or not sum(kept) + sum(dropped):
+        return None
+    numbers = [edge for edge in edges if edge is not None]
+    if len(numbers) != len(edges) or any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+        return None
+    # An open bin at an end is drawn as wide as its neighbour.
+    if numbers[0] == -math.inf:
+        numbers[0] = 2 * numbers[1] - numbers[2] if len(numbers) > 2 else -1.0
+    if numbers[-1] == math.inf:
+        before, at = (numbers[-3], numbers[-2]) if len(numbers) > 2 else (0.0, numbers[-2])
+        ratio = at / before if before > 0 and _is_logarithmic(numbers[:-1]) else 0.0
+        numbers[-1] = at * ratio if ratio else at + max(at - before, 1.0)
+    return (numbers, kept, dropped) if all(map(math.isfinite, numbers)) else None
+
+
+def _is_logarithmic(edges: Sequence[float]) -> bool:
+    """Whether the bins grow: the last is more than three times as wide as the first, and no edge is negative."""
+    if len(edges) < 4 or edges[0] < 0:
+        return False
+    return edges[-1] - edges[-2] > 3 * (edges[1] - edges[0])
+
+
+def _warp(edges: Sequence[float]) -> Callable[[float], float]:
+    """The scale of the axis: the logarithm beyond the first positive edge and a straight line below it, or linear."""
+    if not _is_logarithmic(edges):
+        return lambda at: at
+    start = edges[0] if edges[0] > 0 else edges[1]
+    following = edges[edges.index(start) + 1]
+    step = math.log(following / start)
+    return lambda at: math.log(at / start) if at >= start else step * (at / start - 1)
+
+
+def _window(
+    edges: Sequence[float], kept: Sequence[float], dropped: Sequence[float], limits: Sequence[float]
+) -> tuple[int, int]:
+    """(first, last) edge to draw: all bins that hold documents, all thresholds, and a margin beyond these."""
+    bins = len(kept)
+    used = [i for i in range(bins) if kept[i] + dropped[i]]
+    for limit in limits:
+        at = sum(edge <= limit for edge in edges) - 1
+        if 0 <= at <= bins:
+            used += [max(0, at - 1), min(at, bins - 1)]
+    first, last = min(used), max(used) + 1
+    while last - first < min(_FEWEST_BINS, bins):
+        if last < bins:
+            last += 1
+        if first > 0 and last - first < _FEWEST_BINS:
+            first -= 1
+    return first, last
+
+
+def _up(documents: float, peak: float) -> float:
+    return BOTTOM - (BOTTOM - TOP) * math.sqrt(documents / peak)
+
+
+def _bar(
+    across: Callable[[float], float],
+    low: float,
+    high: float,
+    kept: float,
+    dropped: float,
+    peak: float,
+) -> Bar:
+    x, right = across(low), across(high)
+    gap = min(1.0, (right - x) / 4)
+    # A bin with one document among millions is still seen.
+    height = max(1.5, BOTTOM - _up(kept + dropped, peak))
+    kept_height = height * kept / (kept + dropped)
+    title = f"{value(low)} to {value(high)}: {count(kept)} kept, {count(dropped)} dropped"
+    top = BOTTOM - height
+    return Bar(
+        x, right - x - gap, BOTTOM - kept_height, kept_height, top, height - kept_height, title
+    )
+
+
+def _thresholds(
+    across: Callable[[float], float], limits: Sequence[tuple[str, float]]
+) -> tuple[Threshold, ...]:
+    lines: list[Threshold] = []
+    for comparison, limit in sorted(limits, key=lambda pair: (pair[1], pair[0])):
+        x = across(limit)
+        below = comparison in ("<", "<=")
+        row = sum(abs(x - line.x) < _LABEL_ROOM for line in lines) % 2
+        starts = x < (LEFT + RIGHT) / 2
+        lines.append(
+            Threshold(
+                x=x,
+                label=f"{comparison} {compact(limit)}",
+                label_y=TOP - 8 + 11 * row,
+                anchor="start" if starts else "end",
+                label_x=x + 4 if starts else x - 4,
+                dropped_x=LEFT if below else x,
+                dropped_width=x - LEFT if below else RIGHT - x,
+            )
+        )
+    return tuple(lines)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Zero if it is on the axis, then 1, 2, 5 times powers of ten: as fine as six labels allow."""
+    start = math.floor(math.log10(max(low, high * 1e-12, 1e-12)))
+    stop = math.floor(math.log10(high)) + 1
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [
+            step * 10.0**power
+            for power in range(start, stop + 1)
+            for step in steps
+            if max(low, 10.0**start) <= step * 10.0**power <= high
+        ]
+        if len(ticks) <= 6:
+            break
+    return ticks[:: math.ceil(len(ticks) / 6) or 1]
+
+
+def _linear_ticks(low: float, high: float) -> list[float]:
+    step = _nice((high - low) / 5)
+    start = math.ceil(low / step - 1e-9)
+    stop = math.floor(high / step + 1e-9)
+    return [round(n * step, 12) for n in range(start, stop + 1)]
+
+
+def _count_ticks(peak: float) -> list[float]:
+    top = _nice(peak * 0.999) if peak > 1 else 1.0
+    top = top if top <= peak else peak
+    lower = _nice(top / 8) if top >= 8 else 0.0
+    return [at for at in (lower, top) if at]
+
+
+def _nice(at: float) -> float:
+    """The number of the form 1, 2 or 5 times a power of ten that is nearest (by ratio)."""
+    power = 10.0 ** math.floor(math.log10(at))
+    return min((step * power for step in (1, 2, 5, 10)), key=lambda n: abs(math.log(n / at)))

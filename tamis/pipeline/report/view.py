@@ -1,0 +1,397 @@
+"""From the manifest of a run to what the page shows: every list bounded, every absent key tolerated, no HTML yet."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tamis.pipeline.report.changes import Diff, diff
+from tamis.pipeline.report.figures import as_number, compact, count, percent, plain, share, size
+from tamis.pipeline.report.histogram import Histogram, draw
+
+STAGES, RULES, MEASURES, SOURCES = 60, 60, 60, 24
+SAMPLES, CHANGES, ERRORS, FILES, FACTS, NOTES = 5, 4, 20, 50, 30, 20
+REASONS = 5
+
+_WORDS = {
+    "whitespace": "A word is what stands between white space, as in the Gopher paper, DCLM and dolma.",
+    "unicode": "A word is a Unicode word segment, which makes sense in every language.",
+    "spacy": "A word is a spaCy token, as in datatrove.",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of a stage: its condition, how many documents it dropped, and examples of these."""
+
+    name: str
+    condition: str
+    measure: str
+    dropped: int
+    width: str
+    samples: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measured quantity: its histogram (None if there is none) and the rules on it."""
+
+    name: str
+    meaning: str
+    histogram: Histogram | None
+    rules: list[Rule]
+    missing: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with its bar in the funnel (SVG percentages of the widest stage) and its details."""
+
+    anchor: str
+    name: str
+    kind: str
+    counts: dict[str, int]
+    bytes_in: float | None
+    bytes_kept: float | None
+    bars: list[tuple[str, str, str]]
+    rules: list[Rule]
+    decisive: list[Measure]
+    other: list[Measure]
+    facts: list[tuple[str, str]]
+    changes: list[tuple[dict[str, Any], Diff]]
+    cpu_seconds: float | None
+    cpu_share: float | None
+    hidden_rules: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A group of documents: its share of the text before and after, as SVG percentages and as text."""
+
+    name: str
+    documents: int
+    kept: int
+    bytes_in: float
+    bytes_kept: float
+    before: str
+    after: str
+    before_width: str
+    after_width: str
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def items(value: Any, limit: int | None = None) -> list[Mapping[str, Any]]:
+    """The mappings in a list, at most ``limit``."""
+    found = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    return found[:limit]
+
+
+def whole(value: Any) -> int:
+    """The value as a count; 0 for anything that is not a finite number."""
+    number = as_number(value)
+    return int(number) if number is not None and math.isfinite(number) else 0
+
+
+def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of the template."""
+    counts = {key: whole(n) for key, n in mapping(manifest.get("counts")).items()}
+    raw_stages = items(manifest.get("stages"))
+    stages = _stages(raw_stages[:STAGES])
+    reasons = _reasons(stages)
+    timing = mapping(manifest.get("timing"))
+    words = str(manifest.get("words") or "not recorded")
+    errors = mapping(manifest.get("errors"))
+    return {
+        "manifest": manifest,
+        "run": str(manifest.get("run") or "RUN"),
+        "counts": {key: counts.get(key, 0) for key in ("in", "kept", "dropped", "failed", "changed")},
+        "bytes_in": mapping(manifest.get("counts")).get("bytes_in"),
+        "bytes_kept": mapping(manifest.get("counts")).get("bytes_kept"),
+        "verdict": verdict(manifest),
+        "alarms": alarms(manifest),
+        "reasons": [(s, rule, _width(rule.dropped, reasons[0][1].dropped)) for s, rule in reasons],
+        "words": words,
+        "words_meaning": _WORDS.get(words, "What counts as a word is unknown for this run."),
+        "stages": stages,
+        "hidden_stages": max(0, len(raw_stages) - STAGES),
+        "sources": _sources(mapping(manifest.get("sources"))),
+        "kept_samples": items(manifest.get("kept_samples"), SAMPLES + 1),
+        "errors": items(errors.get("samples"), ERRORS),
+        "error_count": whole(errors.get("count")),
+        "timing": timing,
+        "time_parts": _time_parts(timing),
+        "phases": items(manifest.get("phases"), FILES),
+        "inputs": items(manifest.get("inputs"), FILES),
+        "input_count": len(items(manifest.get("inputs"))),
+        "outputs": items(manifest.get("outputs"), FILES),
+        "output_count": len(items(manifest.get("outputs"))),
+        "notes": [str(note) for note in _list(manifest.get("notes"))[:NOTES]],
+        "versions": [(str(k), str(v)) for k, v in mapping(manifest.get("versions")).items()][:FILES],
+        "commands": commands(manifest, reasons),
+    }
+
+
+def verdict(manifest: Mapping[str, Any]) -> str:
+    """What went in and what came out, in one sentence."""
+    counts = mapping(manifest.get("counts"))
+    total, kept = whole(counts.get("in")), whole(counts.get("kept"))
+    if not total:
+        return "No documents went in."
+    documents = "document" if total == 1 else "documents"
+    sentence = f"{count(kept)} of {count(total)} {documents} kept ({percent(kept, total)})"
+    if as_number(counts.get("bytes_in")) and as_number(counts.get("bytes_kept")) is not None:
+        sentence += f": {size(counts['bytes_in'])} of text became {size(counts['bytes_kept'])}"
+    return sentence + "."
+
+
+def alarms(manifest: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    status = str(manifest.get("status") or "not recorded")
+    if status != "finished":
+        found.append(
+            f"The run has not finished (status: {plain(status, 40)}). The numbers are those so far."
+        )
+    counts = mapping(manifest.get("counts"))
+    total, kept, dropped, failed = (
+        whole(counts.get(key)) for key in ("in", "kept", "dropped", "failed")
+    )
+    stages = items(manifest.get("stages"))
+    expands = any(whole(s.get("kept")) + whole(s.get("dropped")) > whole(s.get("in")) for s in stages)
+    if not expands and total != kept + dropped + failed:
+        found.append(
+            f"The documents do not add up: {count(total)} went in, but {count(kept)} kept, "
+            f"{count(dropped)} dropped and {count(failed)} failed make {count(kept + dropped + failed)}."
+        )
+    if failed:
+        found.append(f"{count(failed)} documents failed: a stage could not handle them.")
+    return found
+
+
+def commands(
+    manifest: Mapping[str, Any], reasons: Sequence[tuple[Stage, Rule]]
+) -> list[tuple[str, str]]:
+    """(what it is for, command) with an id and a threshold of this run where it has any."""
+    run = shlex.quote(_bounded(manifest.get("run") or "RUN"))
+    dropped = next(
+        (sample["id"] for _, rule in reasons for sample in rule.samples if sample.get("id")), None
+    )
+    kept = next((s["id"] for s in items(manifest.get("kept_samples")) if s.get("id")), None)
+    found = []
+    if dropped is not None:
+        text = "Follow one dropped document through the stages"
+        found.append((text, f"tamis explain {run} {_argument(dropped)}"))
+    elif kept is not None:
+        text = "Follow one document through the stages"
+        found.append((text, f"tamis explain {run} {_argument(kept)}"))
+    setting = next(filter(None, (_looser(manifest, stage, rule) for stage, rule in reasons)), None)
+    if setting is not None:
+        name, before, after = setting
+        text = f"See what another threshold would keep ({plain(name, 80)} is {before} now)"
+        if mapping(manifest.get("recipe")).get("measures") not in ("keep", "all"):
+            text += "; needs a run with “measures: keep” in its recipe"
+        found.append((text, f"tamis retune {run} --set {shlex.quote(f'{name}={after}')}"))
+    found.append(("Make this page again", f"tamis report {run}"))
+    return found
+
+
+def _looser(
+    manifest: Mapping[str, Any], stage: Stage, rule: Rule
+) -> tuple[str, str, str] | None:
+    """(stage.rule, threshold, a threshold that keeps more): the histogram's next edge on the side that is dropped."""
+    raw_stage = next(s for s in items(manifest.get("stages")) if str(s.get("name", "")) == stage.name)
+    raw = next(r for r in items(raw_stage.get("rules")) if str(r.get("rule", "")) == rule.name)
+    threshold = as_number(raw.get("threshold"))
+    if threshold is None or not math.isfinite(threshold):
+        return None
+    measures = items(raw_stage.get("measures"))
+    measure = next((m for m in measures if m.get("name") == raw.get("measure")), {})
+    edges = [as_number(e) for e in _list(mapping(measure.get("histogram")).get("edges"))]
+    finite = sorted(e for e in edges if e is not None and math.isfinite(e))
+    below = str(raw.get("comparison", "")).startswith("<")
+    candidates = [e for e in finite if (e < threshold if below else e > threshold)]
+    # A fifth away is far enough to see a difference.
+    far = [e for e in candidates if abs(e - threshold) >= 0.2 * abs(threshold)] or candidates
+    if not far:
+        return None
+    after = far[-1] if below else far[0]
+    rounded = f"{after:.0f}" if measure.get("unit") == "count" else f"{after:.2g}"
+    name = _bounded(f"{stage.name}.{rule.name}")
+    return None if float(rounded) == threshold else (name, f"{threshold:.6g}", rounded)
+
+
+def _stages(raw: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    widest = max((whole(stage.get("in")) for stage in raw), default=0)
+    widest = max([widest, *(whole(stage.get("kept")) for stage in raw)])
+    seconds = sum(as_number(stage.get("cpu_seconds")) or 0.0 for stage in raw)
+    return [_stage(index, stage, widest, seconds) for index, stage in enumerate(raw, 1)]
+
+
+def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) -> Stage:
+    counts = {key: whole(raw.get(key)) for key in ("in", "kept", "dropped", "changed", "failed")}
+    rules = _rules(items(raw.get("rules"), RULES))
+    measures = [_measure(measure, rules, raw) for measure in items(raw.get("measures"), MEASURES)]
+    decisive = [m for m in measures if m.histogram and any(rule.dropped for rule in m.rules)]
+    changes = [
+        (change, diff(_text(change.get("before")), _text(change.get("after"))))
+        for change in map(dict, items(raw.get("changes"), CHANGES))
+    ]
+    cpu = as_number(raw.get("cpu_seconds"))
+    name = str(raw.get("name") or raw.get("kind") or f"stage {index}")
+    kind = str(raw.get("kind") or "")
+    return Stage(
+        anchor=f"stage-{index}",
+        name=name,
+        kind="" if kind == name else kind,
+        counts=counts,
+        bytes_in=as_number(raw.get("bytes_in")),
+        bytes_kept=as_number(raw.get("bytes_kept")),
+        bars=_segments([(k, counts[k]) for k in ("kept", "dropped", "failed")], widest),
+        rules=rules,
+        decisive=decisive,
+        other=[m for m in measures if m not in decisive and m.histogram],
+        facts=[(str(k).replace("_", " "), _fact(v)) for k, v in mapping(raw.get("facts")).items()][:FACTS],
+        changes=changes,
+        cpu_seconds=cpu,
+        cpu_share=share(cpu, all_seconds),
+        hidden_rules=max(0, len(items(raw.get("rules"))) - RULES),
+    )
+
+
+def _rules(raw: Sequence[Mapping[str, Any]]) -> list[Rule]:
+    """The rules of a stage, the one that dropped most first."""
+    most = max((whole(rule.get("dropped")) for rule in raw), default=0)
+    rules = [
+        Rule(
+            name=str(rule.get("rule") or ""),
+            condition=_condition(rule),
+            measure=str(rule.get("measure") or ""),
+            dropped=whole(rule.get("dropped")),
+            width=_width(whole(rule.get("dropped")), most),
+            samples=[dict(sample) for sample in items(rule.get("samples"), SAMPLES)],
+        )
+        for rule in raw
+    ]
+    return sorted(rules, key=lambda rule: -rule.dropped)
+
+
+def _condition(rule: Mapping[str, Any]) -> str:
+    threshold = as_number(rule.get("threshold"))
+    if threshold is None:
+        return f"{plain(str(rule.get('measure') or ''), 80)}: off"
+    shown = f"{threshold:,.0f}" if threshold == round(threshold, 0) else f"{threshold:.6g}"
+    shown = compact(threshold) if math.isinf(threshold) else shown
+    return f"{plain(str(rule.get('measure') or ''), 80)} {rule.get('comparison') or ''} {shown}"
+
+
+def _measure(raw: Mapping[str, Any], rules: Iterable[Rule], stage: Mapping[str, Any]) -> Measure:
+    name = str(raw.get("name") or "")
+    limits = []
+    for rule in items(stage.get("rules"), RULES):
+        threshold = as_number(rule.get("threshold"))
+        if rule.get("measure") == name and threshold is not None:
+            limits.append((str(rule.get("comparison") or "<"), threshold))
+    histogram = mapping(raw.get("histogram"))
+    return Measure(
+        name=name,
+        meaning=str(raw.get("meaning") or ""),
+        histogram=draw(dict(histogram), limits),
+        rules=[rule for rule in rules if rule.measure == name],
+        missing=whole(histogram.get("missing")),
+    )
+
+
+def _reasons(stages: Sequence[Stage]) -> list[tuple[Stage, Rule]]:
+    """The rules that dropped most, over all stages."""
+    found = [(stage, rule) for stage in stages for rule in stage.rules if rule.dropped]
+    return sorted(found, key=lambda pair: -pair[1].dropped)[:REASONS]
+
+
+def _sources(raw: Mapping[str, Any]) -> list[Source]:
+    """The largest sources by text that went in; the others together, last."""
+    keys = ("in", "kept", "bytes_in", "bytes_kept")
+    rows = [(str(name), [whole(mapping(s).get(key)) for key in keys]) for name, s in raw.items()]
+    rows.sort(key=lambda row: (-row[1][2], -row[1][0], row[0]))
+    if len(rows) > SOURCES:
+        rest = [sum(column) for column in zip(*(row[1] for row in rows[SOURCES - 1 :]), strict=True)]
+        rows = [*rows[: SOURCES - 1], (f"{len(rows) - SOURCES + 1} other sources", rest)]
+    before = sum(row[1][2] for row in rows)
+    after = sum(row[1][3] for row in rows)
+    largest = max(
+        (share(part, all_) or 0.0 for _, n in rows for part, all_ in ((n[2], before), (n[3], after))),
+        default=0.0,
+    )
+    return [
+        Source(
+            name=name,
+            documents=n[0],
+            kept=n[1],
+            bytes_in=n[2],
+            bytes_kept=n[3],
+            before=percent(n[2], before),
+            after=percent(n[3], after),
+            before_width=_width(share(n[2], before) or 0.0, largest),
+            after_width=_width(share(n[3], after) or 0.0, largest),
+        )
+        for name, n in rows
+    ]
+
+
+def _time_parts(timing: Mapping[str, Any]) -> list[tuple[str, float, str, str]]:
+    """(name, CPU seconds, x, width) of reading, stages, writing, engine, and what is left, as one stacked bar."""
+    parts = [(key, as_number(timing.get(key)) or 0.0) for key in ("read", "stages", "write", "engine")]
+    total = as_number(timing.get("cpu_seconds")) or 0.0
+    rest = total - sum(seconds for _, seconds in parts)
+    if rest > 0.005 * total:
+        parts.append(("other", rest))
+    bars = _segments(parts, sum(seconds for _, seconds in parts))
+    widths = {name: (x, width) for name, x, width in bars}
+    return [(name, seconds, *widths[name]) for name, seconds in parts if name in widths]
+
+
+def _segments(parts: Iterable[tuple[str, float]], whole_: float) -> list[tuple[str, str, str]]:
+    """(name, x, width) of the parts of a stacked bar, in SVG percentages; empty parts are left out."""
+    at = 0.0
+    bars = []
+    for name, amount in parts:
+        if amount > 0 and whole_ > 0:
+            bars.append((name, f"{100 * at / whole_:.3f}%", _width(amount, whole_)))
+            at += amount
+    return bars
+
+
+def _width(part: float, whole_: float) -> str:
+    return f"{100 * part / whole_:.3f}%" if whole_ else "0%"
+
+
+def _fact(value: Any) -> str:
+    if as_number(value) is not None:
+        number = float(value)
+        return count(number) if number == round(number) else f"{number:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _argument(value: Any) -> str:
+    """A string from data as an argument of a shell command; after ``--`` if it would be read as an option."""
+    quoted = shlex.quote(_bounded(value))
+    return f"-- {quoted}" if quoted.startswith("-") else quoted
+
+
+def _bounded(value: Any) -> str:
+    return str(value)[:200]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
