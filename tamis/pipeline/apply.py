@@ -37,6 +37,15 @@ LEDGER = pa.schema(
 """One row for every document that was dropped, changed or failed."""
 
 
+def measures_schema(stages: Sequence[Stage]) -> pa.Schema:
+    """The kept measures of a phase: a row for every document that entered it, null where a stage did not measure it."""
+    columns = [pa.field(ROW, pa.uint64()), pa.field(ID, pa.string())]
+    for stage in stages:
+        if isinstance(stage, Measure):
+            columns += [pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()]
+    return pa.schema(columns)
+
+
 @dataclass
 class BatchResult:
     """What came out of a batch. ``batch`` has the documents that go on (with measures: all, the dropped ones too, marked)."""
@@ -44,6 +53,7 @@ class BatchResult:
     batch: pa.RecordBatch
     ledger: list[pa.RecordBatch] = field(default_factory=list)
     measures: list[pa.RecordBatch] = field(default_factory=list)
+    summaries: list[pa.RecordBatch] = field(default_factory=list)
     statistics: Statistics = field(default_factory=Statistics)
 
 
@@ -60,6 +70,7 @@ class _Flow:
         self.columns: dict[str, pa.Array] = {}
         self.ledger: list[pa.RecordBatch] = []
         self.measures: list[pa.RecordBatch] = []
+        self.summaries: list[pa.RecordBatch] = []
         self.statistics = Statistics()
         self.at: Stage | None = None
 
@@ -70,7 +81,7 @@ class _Flow:
         entering = self.kept
         statistics.entered += int(entering.sum())
         statistics.bytes_entered += _text_bytes(self.documents, entering)
-        measured = np.ones(len(entering), np.bool_) if self.measure_dropped and not isinstance(stage, Fitted) else entering
+        measured = np.ones(len(entering), np.bool_) if self.measure_dropped else entering
         self.documents.alive = measured
         verdict_keeps = measured
         if isinstance(stage, Measure):
@@ -79,6 +90,14 @@ class _Flow:
             self._refine(stage, entering & verdict_keeps, measured & verdict_keeps, statistics)
         if isinstance(stage, Expand):
             self._expand(stage, statistics)
+
+    def summarize(self, stage: Fitted) -> None:
+        """The summary of what the stages kept, while what was computed about the text is still at hand."""
+        self.at = stage
+        self.documents.alive = self.kept
+        start = thread_time()
+        self.summaries.append(stage.summarize(self.documents))
+        self.statistics.stage(stage.name).cpu_seconds += thread_time() - start
 
     def _measure(
         self, stage: Measure, entering: NDArray[np.bool_], measured: NDArray[np.bool_], statistics: StageStatistics
@@ -104,30 +123,27 @@ class _Flow:
             self._add_columns(stage, measures)
         statistics.count_measures(stage.provides(), measures, entering, keeps)
         if self.keep_measures:
-            self._note_measures(stage, measures, measured)
+            # A fitted stage knows nothing of documents that were dropped before it was fitted.
+            self._note_measures(stage, measures, entering if isinstance(stage, Fitted) else measured)
         return keeps
 
     def _add_columns(self, stage: Measure, measures: Measures) -> None:
         batch = self.documents.batch
-        for name, values in measures.items():
-            batch = batch.append_column(f"{stage.name}.{name}", pa.array(values))
+        for quantity in stage.provides():
+            values = pa.array(measures[quantity.name]).cast(quantity.column_type)
+            batch = batch.append_column(f"{stage.name}.{quantity.name}", values)
         self.documents.batch = batch
 
     def _note_measures(self, stage: Measure, measures: Measures, measured: NDArray[np.bool_]) -> None:
         """Nullable columns over the rows that the batch began with."""
         total = self.identity.num_rows
-        whole = len(measured) == total
-        for name, values in measures.items():
-            unknown = ~measured
-            if not whole:
-                spread = np.zeros(total, values.dtype)
-                spread[self.first_row] = values
-                unknown_spread = np.ones(total, np.bool_)
-                unknown_spread[self.first_row] = unknown
-                values, unknown = spread, unknown_spread
-            if values.dtype.kind == "f":
-                unknown = unknown | np.isnan(values)
-            self.columns[f"{stage.name}.{name}"] = pa.array(values, mask=unknown)
+        known = np.zeros(total, np.bool_)
+        known[self.first_row] = measured
+        for quantity in stage.provides():
+            values = np.zeros(total, measures[quantity.name].dtype)
+            values[self.first_row] = measures[quantity.name]
+            unknown = ~known | np.isnan(values) if values.dtype.kind == "f" else ~known
+            self.columns[f"{stage.name}.{quantity.name}"] = pa.array(values, quantity.column_type, mask=unknown)
 
     def _refine(
         self, stage: Refine, entering: NDArray[np.bool_], target: NDArray[np.bool_], statistics: StageStatistics
@@ -235,7 +251,7 @@ class _Flow:
         else:
             self.documents.alive = self.kept
             batch = self.documents.compact().batch
-        return BatchResult(batch, self.ledger, self.measures, self.statistics)
+        return BatchResult(batch, self.ledger, self.measures, self.summaries, self.statistics)
 
 
 def child_rows(parents: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -256,12 +272,19 @@ def child_rows(parents: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return slice_part | np.uint64(1 << 31) | (ordinal << np.uint64(12)) | child
 
 
-def apply_stages(batch: pa.RecordBatch, stages: Sequence[Stage], measures: str = "none") -> BatchResult:
-    """All stages on one batch; whatever a stage raises comes through with the stage as ``error.stage_name``."""
+def apply_stages(
+    batch: pa.RecordBatch, stages: Sequence[Stage], measures: str = "none", summarizes: Fitted | None = None
+) -> BatchResult:
+    """All stages on one batch, then the summary for the next fitted stage.
+
+    ``measures`` is the recipe's setting. Whatever a stage raises comes through with the stage as ``error.stage_name``.
+    """
     flow = _Flow(batch, measures == "all", measures != "none")
     try:
         for stage in stages:
             flow.apply(stage)
+        if summarizes is not None:
+            flow.summarize(summarizes)
     except TamisError:
         raise
     except Exception as error:
@@ -270,9 +293,7 @@ def apply_stages(batch: pa.RecordBatch, stages: Sequence[Stage], measures: str =
     return flow.finish()
 
 
-def apply_isolating(
-    batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult], dropped_column: bool
-) -> BatchResult:
+def apply_isolating(batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult]) -> BatchResult:
     """``apply`` on the batch, cutting it in halves around documents on which a stage raises; those fail alone."""
     try:
         return apply(batch)
@@ -283,7 +304,7 @@ def apply_isolating(
             return failed_result(batch, getattr(error, "stage_name", ""), f"{type(error).__name__}: {error}")
         middle = batch.num_rows // 2
         halves = [batch.slice(0, middle), batch.slice(middle)]
-        return join_results([apply_isolating(half, apply, dropped_column) for half in halves])
+        return join_results([apply_isolating(half, apply) for half in halves])
 
 
 def failed_result(batch: pa.RecordBatch, stage: str, reason: str) -> BatchResult:
@@ -306,7 +327,7 @@ def failed_result(batch: pa.RecordBatch, stage: str, reason: str) -> BatchResult
     statistics.stage(stage).failed = count
     for document in batch.select([ID]).to_pylist():
         statistics.errors.append({"file": "", "position": f"id {document[ID]}", "reason": f"{stage}: {reason}"[:600], "excerpt": ""})
-    return BatchResult(batch.slice(0, 0), [row], [], statistics)
+    return BatchResult(batch.slice(0, 0), [row], statistics=statistics)
 
 
 def join_results(results: Sequence[BatchResult]) -> BatchResult:
@@ -317,6 +338,7 @@ def join_results(results: Sequence[BatchResult]) -> BatchResult:
     for result in results:
         joined.ledger += result.ledger
         joined.measures += result.measures
+        joined.summaries += result.summaries
         joined.statistics.merge(result.statistics)
     return joined
 

@@ -49,6 +49,11 @@ class Quantity:
     low: float = 0.0
     high: float = float("inf")
 
+    @property
+    def column_type(self) -> pa.DataType:
+        """The type of the column that a measuring stage adds to the documents."""
+        return pa.int64() if self.unit == "count" else pa.float64()
+
 
 def fraction(name: str, meaning: str, high: float = 1.0) -> Quantity:
     return Quantity(name, "fraction", meaning, 0.0, high)

@@ -1,0 +1,134 @@
+"""A task that killed its process before is run in a process of its own, until it is known which document kills it.
+
+Before every batch the process notes in a marker file what it is about to do. When it dies, the batch of the note is gone
+through one document at a time in the next attempt; when it dies again, the note names the document, which then fails.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tamis.pipeline.apply import BatchResult, apply_isolating, failed_result, join_results
+from tamis.pipeline.errors import TamisError
+from tamis.pipeline.plan import Task
+from tamis.pipeline.readers import BadRecord
+from tamis.pipeline.task import Apply, Guard, run_task
+
+ATTEMPTS_BEFORE_ISOLATION = 2
+MOST_POISON_DOCUMENTS = 100
+_REFUSED = 3
+
+
+@dataclass
+class Suspicion:
+    """What earlier attempts found out: batches with a deadly document, those documents, and where reading kills."""
+
+    batches: set[int] = field(default_factory=set)
+    documents: set[tuple[int, int]] = field(default_factory=set)
+    unreadable_from: int | None = None
+
+    def learn(self, note: str) -> None:
+        """Take in the marker's last note: ``read 4``, ``apply 4`` or ``apply 4 17``."""
+        what, *numbers = note.split()
+        place = [int(number) for number in numbers]
+        if what == "read":
+            self.unreadable_from = place[0]
+        elif len(place) == 1:
+            self.batches.add(place[0])
+        else:
+            self.documents.add((place[0], place[1]))
+
+
+class MarkingGuard(Guard):
+    """Notes every step in the marker file and steps around what is known to kill."""
+
+    def __init__(self, marker: Path, suspicion: Suspicion) -> None:
+        self.marker = marker
+        self.suspicion = suspicion
+        self.number = -1
+
+    def read(self, source: Iterator[pa.RecordBatch | BadRecord]) -> pa.RecordBatch | BadRecord | None:
+        self.number += 1
+        limit = self.suspicion.unreadable_from
+        if limit is not None and self.number >= limit:
+            if self.number > limit:
+                return None
+            return BadRecord("the rest of the slice", "the process died while reading it", "")
+        self.marker.write_text(f"read {self.number}")
+        return next(source, None)
+
+    def apply(self, batch: pa.RecordBatch, apply: Apply) -> BatchResult:
+        if self.number not in self.suspicion.batches:
+            self.marker.write_text(f"apply {self.number}")
+            return apply_isolating(batch, apply)
+        results = []
+        for row in range(batch.num_rows):
+            document = batch.slice(row, 1)
+            if (self.number, row) in self.suspicion.documents:
+                results.append(failed_result(document, "", "the process died on this document"))
+                continue
+            self.marker.write_text(f"apply {self.number} {row}")
+            results.append(apply_isolating(document, apply))
+        return join_results(results)
+
+
+def run_attempt(task: Task, report: Any = None) -> dict[str, Any]:
+    """Run a task; one that was begun twice and never ended is run in isolation.
+
+    Raises TamisError when more than ``MOST_POISON_DOCUMENTS`` documents kill the process.
+    """
+    attempts = f"state/{task.phase.name}/{task.number:06d}.attempts"
+    before = len(task.folder.read(attempts)) if task.folder.exists(attempts) else 0
+    with task.folder.write(attempts) as file:
+        file.write(b"." * (before + 1))
+    try:
+        return run_isolated(task) if before >= ATTEMPTS_BEFORE_ISOLATION else run_task(task, report)
+    finally:
+        # Reached after success and after an ordinary exception, not when the process is killed: only that counts.
+        task.folder.remove(attempts)
+
+
+def run_isolated(task: Task) -> dict[str, Any]:
+    """The task's record, made by child processes."""
+    suspicion = Suspicion()
+    with tempfile.TemporaryDirectory(prefix="tamis-") as scratch:
+        marker, order = Path(scratch, "marker"), Path(scratch, "order")
+        while len(suspicion.documents) <= MOST_POISON_DOCUMENTS:
+            order.write_bytes(pickle.dumps((task, suspicion)))
+            marker.write_text("")
+            command = [sys.executable, "-m", "tamis.pipeline.isolation", str(order), str(marker)]
+            child = subprocess.run(command, capture_output=True, text=True, check=False)
+            if child.returncode == 0:
+                record: dict[str, Any] = task.folder.read_json(task.record)
+                return record
+            if child.returncode == _REFUSED:
+                raise TamisError(child.stderr.strip())
+            note = marker.read_text()
+            if not note:
+                raise TamisError(f"task {task.name} cannot be started in a process of its own: {child.stderr.strip()[-600:]}")
+            suspicion.learn(note)
+    raise TamisError(f"more than {MOST_POISON_DOCUMENTS} documents of task {task.name} kill the process that works on them")
+
+
+def main(order: str, marker: str) -> int:
+    """The child: run the task that lies in the order file (written by ``run_isolated``, never user data)."""
+    task, suspicion = pickle.loads(Path(order).read_bytes())  # noqa: S301
+    try:
+        run_task(task, guard=MarkingGuard(Path(marker), suspicion))
+    except TamisError as error:
+        print(error, file=sys.stderr)
+        return _REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,239 @@
+"""The plan of a run: phases cut at the fitted stages, tasks below the file, and keys that say what is still valid.
+
+    phase 0   slices of the input    -> stages up to the first fitted one, its summaries     -> spooled batches
+    phase k   spooled batches        -> the fitted stage and what follows, next summaries    -> spooled batches
+    last      groups of spools       -> the stages that are left                             -> shards
+
+The last phase always packs: its tasks are groups of neighbouring spools whose sizes are known by then, so shards have the
+wanted size however much was dropped, and their content does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+import tamis
+from tamis.pipeline.documents import ROW
+from tamis.pipeline.errors import RecipeError, TamisError
+from tamis.pipeline.readers import InputFile, Slice, declare_schema, list_files, plan_slices
+from tamis.pipeline.recipe import Recipe, Source, check_columns, stage_config
+from tamis.pipeline.stages import Expand, Filter, Fitted, Measure, Stage
+from tamis.pipeline.storage import RunFolder
+from tamis.pipeline.writers import Output
+
+# Spools are LZ4; the Zstandard shards made of them are smaller by about this factor.
+SPOOL_TO_SHARD = 1.5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Stages that run together, the fitted stages among them that need their state, and the one to be summarised after."""
+
+    number: int
+    stages: tuple[Stage, ...]
+    summarizes: Fitted | None
+    last: bool
+
+    @property
+    def name(self) -> str:
+        return f"p{self.number}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will do to its input."""
+
+    recipe: Recipe
+    files: tuple[InputFile, ...]
+    slices: tuple[Slice, ...]
+    schema: pa.Schema
+    phases: tuple[Phase, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that needs no other task of its phase; it carries all it needs and travels to any worker."""
+
+    folder: RunFolder
+    phase: Phase
+    number: int
+    key: str
+    schema: pa.Schema
+    recipe: Recipe
+    slice: Slice | None = None
+    spools: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    fitted: Mapping[str, str] = field(default_factory=dict)
+    """Folder (below the root) of the state of each fitted stage, by the stage's name."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase.name}-{self.number:06d}"
+
+    @property
+    def record(self) -> str:
+        return f"state/{self.phase.name}/{self.number:06d}.json"
+
+    @property
+    def size(self) -> int:
+        """Bytes of input, for progress."""
+        return self.slice.bytes if self.slice else sum(identity["bytes"] for _, identity in self.spools)
+
+
+def make_plan(recipe: Recipe, source: Source) -> Plan:
+    """List the input, declare its schema, cut it into slices and the stages into phases.
+
+    Raises RecipeError for columns that nothing provides, TamisError for an input that is not there.
+    """
+    files, listing_notes = list_files(recipe.input)
+    cut = plan_slices(recipe.input, files, recipe.slice_size)
+    schema = declare_schema(recipe.input, files)
+    problems = check_columns(recipe, schema.names, source)
+    if problems:
+        raise RecipeError("\n".join(problems))
+    phases = cut_phases(recipe.stages)
+    return Plan(recipe, tuple(files), tuple(cut.slices), schema, phases, (*listing_notes, *cut.notes))
+
+
+def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:
+    """Phases end before each fitted stage; a recipe without one has a streaming phase and a packing phase."""
+    groups: list[list[Stage]] = [[]]
+    for stage in stages:
+        if isinstance(stage, Fitted):
+            groups.append([])
+        elif isinstance(stage, Expand) and len(groups) > 1:
+            raise RecipeError(f"{stage.name} expands documents; put it before the first stage that looks at all documents ({groups[1][0].name})")
+        groups[-1].append(stage)
+    if len(groups) == 1:
+        groups.append([])
+    phases = []
+    for number, group in enumerate(groups):
+        following = groups[number + 1][:1] if number + 1 < len(groups) else []
+        summarizes = following[0] if following and isinstance(following[0], Fitted) else None
+        phases.append(Phase(number, tuple(group), summarizes, last=number == len(groups) - 1))
+    return tuple(phases)
+
+
+def output_schema(schema: pa.Schema, stages: Sequence[Stage]) -> pa.Schema:
+    """The columns of the shards: those of the input and those that measuring stages (not filters) add."""
+    columns = [one for one in schema if one.name != ROW]
+    for stage in stages:
+        if isinstance(stage, Measure) and not isinstance(stage, Filter):
+            columns += [pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()]
+    return pa.schema(columns)
+
+
+def digest(*parts: Any) -> str:
+    """xxh3-128 of the canonical JSON of plain values."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def stage_key(stage: Stage) -> list[Any]:
+    return [stage.kind, type(stage).version, stage.name, stage_config(stage)]
+
+
+def _phase_key(plan: Plan, phase: Phase, states: Mapping[str, str]) -> str:
+    summarized = stage_key(phase.summarizes) if phase.summarizes else None
+    output: Output | None = plan.recipe.output if phase.last else None
+    return digest(
+        tamis.__version__,
+        phase.number,
+        [stage_key(stage) for stage in phase.stages],
+        summarized,
+        plan.recipe.measures,
+        [(one.name, str(one.type)) for one in plan.schema],
+        output.model_dump(mode="json", exclude={"path"}) if output else None,
+        dict(states),
+    )
+
+
+def first_tasks(plan: Plan, folder: RunFolder) -> list[Task]:
+    """One task per slice of the input."""
+    phase = plan.phases[0]
+    base = _phase_key(plan, phase, {})
+    inputs = [one.model_dump(mode="json", exclude={"path"}) for one in plan.recipe.input]
+    return [
+        Task(folder, phase, number, digest(base, inputs, one.to_json()), plan.schema, plan.recipe, slice=one)
+        for number, one in enumerate(plan.slices)
+    ]
+
+
+def next_tasks(
+    plan: Plan, phase: Phase, folder: RunFolder, records: Sequence[Mapping[str, Any]], states: Mapping[str, str],
+    folders: Mapping[str, str],
+) -> list[Task]:  # fmt: skip
+    """Tasks over the spools of the phase before; in the last phase, groups of them that fill a shard.
+
+    ``records`` are the completion records of the phase before in task order, ``states`` the keys of the fitted states that
+    this phase uses and ``folders`` where they lie.
+    """
+    spools = [(record["spool"], record["files"][record["spool"]]) for record in records if record["spool"]]
+    base = _phase_key(plan, phase, states)
+    groups = group_spools(spools, plan.recipe.output.shard_size) if phase.last else [[spool] for spool in spools]
+    return [
+        Task(
+            folder, phase, number, digest(base, number, group), plan.schema, plan.recipe, spools=tuple(group), fitted=dict(folders)
+        )
+        for number, group in enumerate(groups)
+    ]
+
+
+def group_spools(
+    spools: Sequence[tuple[str, Mapping[str, Any]]], shard_size: int
+) -> list[list[tuple[str, Mapping[str, Any]]]]:
+    """Neighbouring spools that together make about one shard; at least one (maybe empty) group."""
+    groups: list[list[tuple[str, Mapping[str, Any]]]] = [[]]
+    size = 0.0
+    for spool in spools:
+        grown = size + spool[1]["bytes"] / SPOOL_TO_SHARD
+        if groups[-1] and grown > shard_size:
+            groups.append([])
+            grown = spool[1]["bytes"] / SPOOL_TO_SHARD
+        groups[-1].append(spool)
+        size = grown
+    return groups
+
+
+def describe(plan: Plan) -> str:
+    """The plan as ``tamis check`` prints it: input, columns, phases, notes."""
+    bytes_in = sum(one.bytes for one in plan.slices)
+    lines = [
+        f"input    {len(plan.files)} files, {format_size(bytes_in)} on disk, {len(plan.slices)} tasks",
+        "columns  " + ", ".join(f"{one.name}: {one.type}" for one in plan.schema),
+        f"words    {plan.recipe.words}",
+    ]
+    for phase in plan.phases:
+        does = [stage.name for stage in phase.stages]
+        does += [f"summarize for {phase.summarizes.name}"] if phase.summarizes else []
+        does += ["write shards"] if phase.last else []
+        lines.append(f"phase {phase.number}  " + " -> ".join(does or ["read"]))
+    models = [str(model) for stage in plan.recipe.stages for model in stage.models()]
+    lines += [f"models   {', '.join(models)}"] if models else []
+    lines += [f"output   {plan.recipe.output.path} ({plan.recipe.output.format}, shards of about {format_size(plan.recipe.output.shard_size)})"]
+    lines += [f"note     {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def format_size(size: float) -> str:
+    """``1.23 GB``: three significant digits and a decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def check_accounting(documents: int, created: int, kept: int, dropped: int, failed: int) -> None:
+    """Nothing is lost: raises TamisError unless documents in (and created by expansion) = kept + dropped + failed."""
+    if documents + created != kept + dropped + failed:
+        raise TamisError(
+            f"the books do not balance: {documents} documents came in and {created} were made, but {kept} were kept, "
+            f"{dropped} dropped and {failed} failed; please report this with the run's manifest.json"
+        )
+
