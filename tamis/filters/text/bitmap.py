@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 
 from tamis.pipeline.documents import Documents
 
-_ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _PACK = np.uint64(0x0102040810204080)
-_SIX = np.uint64(6)
 _TOP = np.uint64(56)
 
 
 @intrinsic
-def trailing_zeros(typing_context: Any, word: Any) -> Any:
+def trailing_zeros(_typing: Any, word: Any) -> Any:
     """The number of zero bits below the lowest one bit of a uint64 that is not zero."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -36,7 +34,17 @@ def trailing_zeros(typing_context: Any, word: Any) -> Any:
 
 
 @intrinsic
-def population(typing_context: Any, word: Any) -> Any:
+def leading_zeros(_typing: Any, word: Any) -> Any:
+    """The number of zero bits above the highest one bit of a uint64 that is not zero."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def population(_typing: Any, word: Any) -> Any:
     """The number of one bits of a uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -46,7 +54,7 @@ def population(typing_context: Any, word: Any) -> Any:
 
 
 @intrinsic
-def load8(typing_context: Any, array: Any, index: Any) -> Any:
+def load8(_typing: Any, array: Any, index: Any) -> Any:
     """The eight bytes ``array[index:index + 8]`` as a little-endian uint64, from any address; no bounds are checked."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -65,12 +73,6 @@ def low_bytes(count: int) -> Any:
     return _ALL >> np.uint64(64 - 8 * count)
 
 
-@njit(inline="always", nogil=True)
-def low_bits(count: int) -> Any:
-    """A uint64 whose ``count`` (1 to 64) low bits are set."""
-    return _ALL >> np.uint64(64 - count)
-
-
 @njit(cache=True, nogil=True)
 def pack(mask: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None:
     """Pack the 0/1 bytes of ``mask`` (64 times as many as ``bits``) into 64-bit words, lowest bit first."""
@@ -83,19 +85,25 @@ def pack(mask: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def any_bit(bits: NDArray[np.uint64], begin: int, end: int) -> bool:
-    """Whether a bit of ``begin:end`` is set."""
-    if begin >= end:
-        return False
-    first = begin >> 6
-    last = (end - 1) >> 6
-    word = bits[first] & (_ALL << np.uint64(begin & 63))
-    while first < last:
-        if word != _ZERO:
-            return True
-        first += 1
-        word = bits[first]
-    return (word & low_bits(((end - 1) & 63) + 1)) != _ZERO
+def next_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
+    """The first bit of ``begin:end`` that is set, or ``end``."""
+    while begin < end:
+        rest = bits[begin >> 6] >> np.uint64(begin & 63)
+        if rest != _ZERO:
+            return min(begin + trailing_zeros(rest), end)
+        begin = (begin | 63) + 1
+    return end
+
+
+@njit(cache=True, nogil=True)
+def last_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
+    """One more than the last bit of ``begin:end`` that is set, or ``begin``."""
+    while begin < end:
+        rest = bits[(end - 1) >> 6] << np.uint64(63 - ((end - 1) & 63))
+        if rest != _ZERO:
+            return max(end - leading_zeros(rest), begin)
+        end = (end - 1) & ~63
+    return begin
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,352 @@
+"""The lines of a batch, and how much of a document is lines or paragraphs that it has had before."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tamis.filters.text.bitmap import (
+    last_bit,
+    load8,
+    low_bytes,
+    next_bit,
+    population,
+    text_arrays,
+    trailing_zeros,
+)
+from tamis.filters.text.hash_table import find_slot, insert, table_shift, table_size
+from tamis.filters.text.scan import scan
+from tamis.pipeline.documents import Documents
+
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_TOP_BITS = np.uint64(0x8080808080808080)
+_MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
+_FINISH = np.uint64(0xD6E8FEB86659FD93)
+_SEED = np.uint64(0x243F6A8885A308D3)
+
+
+class Lines(NamedTuple):
+    """Line j is ``data[start[j]:end[j]]``, without its break; document i has lines ``first[i]:first[i + 1]``."""
+
+    first: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+
+
+def lines(documents: Documents) -> Lines:
+    """``text.split("\\n")`` for the documents that are alive (the others have none); once a batch."""
+    return documents.memo("text.lines", lambda: _lines(documents))
+
+
+def _lines(documents: Documents) -> Lines:
+    _, offsets, alive = text_arrays(documents)
+    seen = scan(documents)
+    first = np.zeros(len(documents) + 1, np.int64)
+    np.cumsum(np.where(alive, seen.newlines + 1, 0), out=first[1:])
+    start, end = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    _split_newlines(offsets, alive, seen.block, seen.newline, first, start, end)
+    return Lines(first, start, end)
+
+
+def split_lines(documents: Documents) -> Lines:
+    """``text.splitlines()`` for the documents that are alive: all ten breaks of Unicode end a line; once a batch."""
+    return documents.memo("text.split_lines", lambda: _split_lines(documents))
+
+
+def _split_lines(documents: Documents) -> Lines:
+    data, offsets, alive = text_arrays(documents)
+    plain = lines(documents)
+    count = np.zeros(len(documents), np.int64)
+    _count_split_lines(data, offsets, alive, plain.first, count)
+    first = np.zeros(len(documents) + 1, np.int64)
+    np.cumsum(np.abs(count), out=first[1:])
+    start, end = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    _fill_split_lines(data, offsets, count, plain.first, plain.start, plain.end, first, start, end)
+    return Lines(first, start, end)
+
+
+def paragraphs(documents: Documents) -> Lines:
+    """``re.split(r"\\n{2,}", text.strip())``, but none for a text that is all white space; once a batch."""
+    return documents.memo("text.paragraphs", lambda: _paragraphs(documents))
+
+
+def _paragraphs(documents: Documents) -> Lines:
+    _, offsets, _ = text_arrays(documents)
+    seen, split = scan(documents), lines(documents)
+    first = np.zeros(len(documents) + 1, np.int64)
+    start, end = np.empty_like(split.start), np.empty_like(split.end)
+    _join_paragraphs(offsets, seen.block, seen.solid, *split, first, start, end)
+    return Lines(first, start[: first[-1]], end[: first[-1]])
+
+
+class Repeats(NamedTuple):
+    """Segments (lines, paragraphs) that are no first copy; each array has a value for every document."""
+
+    repeated: NDArray[np.int64]
+    """Segments equal to an earlier one: of k copies, k - 1."""
+    repeated_characters: NDArray[np.int64]
+    """The code points of those."""
+    repeated_blanks: NDArray[np.int64]
+    """The part of ``repeated_characters`` that lies in segments of white space only."""
+    copies: NDArray[np.int64]
+    """Segments that occur more than once: of k copies, all k."""
+    copied_characters: NDArray[np.int64]
+    """The code points of those."""
+
+
+def repeated_lines(documents: Documents) -> Repeats:
+    """Repeats among the ``lines`` that are not empty; once a batch."""
+    return documents.memo(
+        "text.repeated_lines", lambda: repeats(documents, lines(documents))
+    )
+
+
+def repeats(documents: Documents, segments: Lines) -> Repeats:
+    """Repeats among segments of any kind; empty ones are passed over.
+
+    Two segments are equal when they have the same 64-bit hash (in a document of a thousand lines, a wrong repeat has a
+    chance of 3e-14).
+    """
+    data, offsets, _ = text_arrays(documents)
+    seen = scan(documents)
+    hashes = np.empty(len(segments.start), np.uint64)
+    result = Repeats(*(np.zeros(len(documents), np.int64) for _ in Repeats._fields))
+    most = int(np.diff(segments.first).max(initial=0))
+    table = np.zeros(2 * table_size(most), np.uint64)
+    _hash_spans(data, *segments, hashes)
+    _find_repeats(data, offsets, seen.block, seen.solid, *segments, hashes, table, *result)
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _split_newlines(
+    offsets: NDArray[np.int64],
+    alive: NDArray[np.bool_],
+    block: NDArray[np.int64],
+    newline: NDArray[np.uint64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> None:
+    for doc in range(alive.size):
+        if not alive[doc]:
+            continue
+        line = first[doc]
+        start[line] = offsets[doc]
+        for word in range(block[doc], block[doc + 1]):
+            bits = newline[word]
+            base = offsets[doc] + ((word - block[doc]) << 6)
+            while bits != _ZERO:
+                end[line] = base + trailing_zeros(bits)
+                start[line + 1] = end[line] + 1
+                bits &= bits - _ONE
+                line += 1
+        end[line] = offsets[doc + 1]
+
+
+@njit(cache=True, nogil=True)
+def _may_break(text: NDArray[np.uint8]) -> int:
+    """How many bytes may begin a line break that is no newline: VT, FF, CR, FS, GS, RS, C2 (NEL), E2 (LS, PS)."""
+    found = 0
+    for i in range(text.size):
+        byte = text[i]
+        found += np.int64(
+            (np.uint8(byte - np.uint8(11)) < np.uint8(3))
+            | (np.uint8(byte - np.uint8(28)) < np.uint8(3))
+            | (byte == np.uint8(0xC2))
+            | (byte == np.uint8(0xE2))
+        )
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _break_width(data: NDArray[np.uint8], at: int, end: int) -> int:
+    """The bytes of the line break that begins at ``at`` (CR LF is one break), or 0."""
+    byte = data[at]
+    if byte == 13:
+        return 2 if at + 1 < end and data[at + 1] == 10 else 1
+    if 10 <= byte <= 12 or 28 <= byte <= 30:
+        return 1
+    if byte == 0xC2:
+        return 2 if at + 1 < end and data[at + 1] == 0x85 else 0
+    if byte == 0xE2 and at + 2 < end and data[at + 1] == 0x80:
+        return 3 if data[at + 2] == 0xA8 or data[at + 2] == 0xA9 else 0
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _next_break(data: NDArray[np.uint8], at: int, end: int) -> Any:
+    """(position, width) of the first line break from ``at`` on, or (end, 0)."""
+    while at < end:
+        width = _break_width(data, at, end)
+        if width:
+            return at, width
+        at += 1
+    return end, 0
+
+
+@njit(cache=True, nogil=True)
+def _count_split_lines(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    alive: NDArray[np.bool_],
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+) -> None:
+    """Lines of each document; the number is negative where breaks other than newlines may occur."""
+    for doc in range(alive.size):
+        begin, end = offsets[doc], offsets[doc + 1]
+        if not alive[doc] or begin == end:
+            continue
+        if _may_break(data[begin:end]) == 0:
+            count[doc] = first[doc + 1] - first[doc] - np.int64(data[end - 1] == 10)
+            continue
+        at = begin
+        while at < end:
+            stop, width = _next_break(data, at, end)
+            at = stop + width
+            count[doc] -= 1
+
+
+@njit(cache=True, nogil=True)
+def _fill_split_lines(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    count: NDArray[np.int64],
+    plain_first: NDArray[np.int64],
+    plain_start: NDArray[np.int64],
+    plain_end: NDArray[np.int64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> None:
+    for doc in range(count.size):
+        if count[doc] >= 0:
+            for line in range(count[doc]):
+                start[first[doc] + line] = plain_start[plain_first[doc] + line]
+                end[first[doc] + line] = plain_end[plain_first[doc] + line]
+            continue
+        at = offsets[doc]
+        for line in range(first[doc], first[doc + 1]):
+            stop, width = _next_break(data, at, offsets[doc + 1])
+            start[line], end[line] = at, stop
+            at = stop + width
+
+
+@njit(cache=True, nogil=True)
+def hash_span(data: NDArray[np.uint8], start: int, end: int) -> Any:
+    """A 64-bit hash of ``data[start:end]``, eight bytes at a time."""
+    hashed = _SEED ^ np.uint64(end - start)
+    for at in range(start, end, 8):
+        block = load8(data, at) & low_bytes(min(end - at, 8))
+        hashed = (hashed ^ (block * _MULTIPLIER)) * _FINISH
+        hashed ^= hashed >> _HALF
+    return hashed
+
+
+@njit(cache=True, nogil=True)
+def _hash_spans(
+    data: NDArray[np.uint8],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+) -> None:
+    """Hashes of the segments of documents that have more than one."""
+    for doc in range(first.size - 1):
+        if first[doc + 1] - first[doc] > 1:
+            for span in range(first[doc], first[doc + 1]):
+                hashes[span] = hash_span(data, start[span], end[span])
+
+
+@njit(cache=True, nogil=True)
+def span_characters(data: NDArray[np.uint8], start: int, end: int) -> int:
+    """The code points of ``data[start:end]``."""
+    inner = 0
+    for at in range(start, end, 8):
+        block = load8(data, at) & low_bytes(min(end - at, 8))
+        inner += population(block & ~(block << _ONE) & _TOP_BITS)
+    return end - start - inner
+
+
+@njit(cache=True, nogil=True)
+def _join_paragraphs(
+    offsets: NDArray[np.int64],
+    block: NDArray[np.int64],
+    solid: NDArray[np.uint64],
+    line_first: NDArray[np.int64],
+    line_start: NDArray[np.int64],
+    line_end: NDArray[np.int64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> None:
+    """A paragraph is a run of lines that are not empty, within what is left of the text when it is stripped."""
+    found = 0
+    for doc in range(first.size - 1):
+        bits = solid[block[doc] : block[doc + 1]]
+        low = offsets[doc] + next_bit(bits, 0, 64 * bits.size)
+        high = offsets[doc] + last_bit(bits, 0, 64 * bits.size)
+        opened = False
+        for line in range(line_first[doc], line_first[doc + 1]):
+            if line_end[line] <= low:
+                continue
+            if line_start[line] >= high:
+                break
+            begin = max(line_start[line], low)
+            if begin == line_end[line]:
+                opened = False
+                continue
+            if not opened:
+                start[found] = begin
+                found += 1
+                opened = True
+            end[found - 1] = min(line_end[line], high)
+        first[doc + 1] = found
+
+
+@njit(cache=True, nogil=True)
+def _find_repeats(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    block: NDArray[np.int64],
+    solid: NDArray[np.uint64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    table: NDArray[np.uint64],
+    repeated: NDArray[np.int64],
+    repeated_characters: NDArray[np.int64],
+    repeated_blanks: NDArray[np.int64],
+    copies: NDArray[np.int64],
+    copied_characters: NDArray[np.int64],
+) -> None:
+    for doc in range(first.size - 1):
+        begin, segments = first[doc], first[doc + 1] - first[doc]
+        if segments < 2:
+            continue
+        shift = table_shift(segments)
+        for segment in range(begin, begin + segments):
+            if start[segment] == end[segment]:
+                continue
+            slot = find_slot(table, shift, doc + 1, hashes[segment])
+            if slot < 0:
+                insert(table, ~slot, doc + 1, hashes[segment], 0)
+                continue
+            length = span_characters(data, start[segment], end[segment])
+            again = table[slot + 1] & _LOW
+            table[slot + 1] |= _ONE
+            repeated[doc] += 1
+            repeated_characters[doc] += length
+            copies[doc] += 2 - np.int64(again)
+            copied_characters[doc] += length * (2 - np.int64(again))
+            low, high = start[segment] - offsets[doc], end[segment] - offsets[doc]
+            if next_bit(solid[block[doc] : block[doc + 1]], low, high) == high:
+                repeated_blanks[doc] += length
