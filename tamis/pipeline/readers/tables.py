@@ -1,0 +1,298 @@
+"""Formats with columns of their own: Parquet, Arrow files and streams, and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tamis.pipeline.documents import SOURCE, TEXT
+from tamis.pipeline.errors import TamisError
+from tamis.pipeline.readers.assemble import assemble
+from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
+from tamis.pipeline.readers.inputs import EXTRA, Input
+from tamis.pipeline.readers.jsonl import too_long
+from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
+from tamis.pipeline.readers.schema import SAMPLE_BYTES, csv_delimiter, csv_header
+from tamis.pipeline.readers.slices import ARROW_FILE_MAGIC, Slice, open_slice
+from tamis.pipeline.readers.values import json_text
+
+Where = Callable[[int], str]
+Piece = tuple[pa.RecordBatch, Where]
+Reader = Iterator[pa.RecordBatch | BadRecord]
+
+
+def read_table(
+    part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+) -> Reader:
+    """The documents of a slice of a Parquet, Arrow or CSV file; see ``readers.read_slice``."""
+    pieces = {"parquet": _parquet, "arrow": _arrow, "csv": _csv}[part.format]
+    conform = Conform(part, entry, schema)
+    read_any = part.start > 0
+    with open_slice(part) as file:
+        batches = pieces(file, part, entry, schema, batch_bytes, batch_rows)
+        while True:
+            try:
+                batch, where = next(batches)
+            except StopIteration:
+                return
+            except READ_ERRORS as error:
+                if not read_any:
+                    raise TamisError(f"cannot read {part.name} as {part.format}: {error}") from None
+                yield BadRecord("the rest of the file", f"it cannot be read: {error}", "")
+                return
+            read_any = True
+            yield from conform(batch, where)
+
+
+def _parquet(
+    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+) -> Iterator[Piece]:
+    parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+    stored = parquet.schema_arrow.names
+    columns = [name for name in stored if _stored_name_wanted(name, entry, schema)]
+    groups = (
+        range(part.start, part.stop) if part.unit == "row_groups" else range(parquet.num_row_groups)
+    )
+    for group in groups:
+        metadata = parquet.metadata.row_group(group)
+        per_row = metadata.total_byte_size // max(metadata.num_rows, 1) + 1
+        rows = int(np.clip(batch_bytes // per_row, 1, batch_rows))
+        first = 0
+        for batch in parquet.iter_batches(
+            rows, row_groups=[group], columns=columns, use_threads=False
+        ):
+            yield (
+                batch,
+                lambda row, first=first, group=group: f"row {first + row} of row group {group}",
+            )  # type: ignore[misc]
+            first += batch.num_rows
+
+
+def _arrow(
+    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+) -> Iterator[Piece]:
+    head = file.read(len(ARROW_FILE_MAGIC))
+    file.seek(0)
+    if head == ARROW_FILE_MAGIC:
+        reader = pa.ipc.open_file(file)
+        numbers = (
+            range(part.start, part.stop)
+            if part.unit == "record_batches"
+            else range(reader.num_record_batches)
+        )
+        batches = ((number, reader.get_batch(number)) for number in numbers)
+    else:
+        batches = enumerate(pa.ipc.open_stream(file))
+    for number, batch in batches:
+        batch.validate()
+        for first, piece in _pieces(batch, batch_bytes, batch_rows):
+            yield (
+                piece,
+                lambda row, first=first, number=number: (
+                    f"row {first + row} of record batch {number}"
+                ),
+            )  # type: ignore[misc]
+
+
+def _csv(
+    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+) -> Iterator[Piece]:
+    compression = sniff(file.read(4))
+    file.seek(0)
+    names = csv_header(decompressed(file, compression).read(SAMPLE_BYTES), part.name)
+    file.seek(0)
+    bad: list[Piece] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        reason = f"there are {row.actual_columns} fields, not {row.expected_columns}"
+        bad.append((BadRecord(f"row {row.number}", reason, excerpt(row.text)), str))
+        return "skip"
+
+    reader = pa.csv.open_csv(
+        decompressed(file, compression),
+        pa.csv.ReadOptions(
+            use_threads=False, block_size=max(batch_bytes, entry.max_document_bytes)
+        ),
+        pa.csv.ParseOptions(
+            csv_delimiter(part.name), newlines_in_values=True, invalid_row_handler=skip
+        ),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), check_utf8=False),
+    )
+    done = 0
+    for batch in reader:
+        yield from bad
+        bad.clear()
+        for first, piece in _pieces(batch, batch_bytes, batch_rows):
+            yield piece, lambda row, first=done + first: f"document {first + row + 1}"  # type: ignore[misc]
+        done += batch.num_rows
+    yield from bad
+
+
+def _pieces(
+    batch: pa.RecordBatch, batch_bytes: int, batch_rows: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batch in pieces of at most ``batch_rows`` rows and on average ``batch_bytes``, without copying."""
+    if batch.num_rows == 0:
+        return
+    rows = int(np.clip(batch_bytes * batch.num_rows // (batch.nbytes + 1), 1, batch_rows))
+    for first in range(0, batch.num_rows, rows):
+        yield first, batch.slice(first, rows)
+
+
+def _stored_name_wanted(name: str, entry: Input, schema: pa.Schema) -> bool:
+    renamed = entry.renamed(name)
+    if renamed == SOURCE and entry.source is not None:
+        return False
+    return renamed in schema.names
+
+
+class Conform:
+    """Turns batches of a file into batches of the declared schema; rows that do not fit become ``BadRecord``."""
+
+    def __init__(self, part: Slice, entry: Input, schema: pa.Schema) -> None:
+        self.part, self.entry, self.schema = part, entry, schema
+
+    def __call__(self, batch: pa.RecordBatch | BadRecord, where: Where) -> Reader:
+        if isinstance(batch, BadRecord):
+            yield batch
+            return
+        if self.entry.text not in batch.schema.names:
+            names = nearest(self.entry.text, batch.schema.names)
+            raise TamisError(f"{self.part.name} has no column {self.entry.text!r}; {names}")
+        reasons: dict[int, str] = {}
+        columns, undeclared = {}, {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            renamed = self.entry.renamed(name)
+            if renamed is None or (renamed == SOURCE and self.entry.source is not None):
+                continue
+            if renamed in self.schema.names:
+                columns[renamed] = self._fit(name, column, self.schema.field(renamed).type, reasons)
+            else:
+                undeclared[name] = column
+        self._check_text(columns[TEXT], reasons)
+        if undeclared and self.part.format == "csv" and EXTRA in self.schema.names:
+            columns[EXTRA] = _as_objects(undeclared)
+        rows = batch.num_rows
+        for row in sorted(reasons):
+            yield BadRecord(where(row), reasons[row], _row_excerpt(batch, row))
+        if reasons:
+            keep = np.ones(rows, np.bool_)
+            keep[list(reasons)] = False
+            columns = {name: column.filter(pa.array(keep)) for name, column in columns.items()}
+            rows = int(keep.sum())
+        if rows:
+            yield assemble(columns, rows, self.entry, self.schema, self.part.name)
+
+    def _fit(
+        self, name: str, column: pa.Array, type_: pa.DataType, reasons: dict[int, str]
+    ) -> pa.Array:
+        """The column as ``type_``; rows that cannot be are null and get a reason."""
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        stringlike = _is_text(column.type)
+        if name == self.entry.text and not stringlike:
+            raise TamisError(
+                f"{self.part.name}: the text column {name!r} is {column.type}, not a string"
+            )
+        if stringlike:
+            column = _valid_utf8(name, column, reasons)
+            if self.part.format == "csv" and not _is_text(type_):
+                column = pc.if_else(pc.equal(column, ""), None, column)
+        try:
+            return _cast(column, type_)
+        except (pa.ArrowException, orjson.JSONEncodeError):
+            return self._cast_each(name, column, type_, reasons)
+
+    def _cast_each(
+        self, name: str, column: pa.Array, type_: pa.DataType, reasons: dict[int, str]
+    ) -> pa.Array:
+        values = []
+        for row in range(len(column)):
+            try:
+                values.append(_cast(column.slice(row, 1), type_))
+            except (pa.ArrowException, orjson.JSONEncodeError):
+                values.append(pa.nulls(1, type_))
+                value = excerpt(str(column[row]))[:60]
+                reasons[row] = (
+                    f"column {name!r} is {value!r} ({column.type}), not {type_} as declared"
+                )
+        return pa.concat_arrays(values)
+
+    def _check_text(self, text: pa.LargeStringArray, reasons: dict[int, str]) -> None:
+        for row in _where(text.is_null()):
+            reasons.setdefault(row, f"the text {self.entry.text!r} is null")
+        if text.get_total_buffer_size() <= self.entry.max_document_bytes:
+            return
+        for row in _where(pc.greater(pc.binary_length(text), self.entry.max_document_bytes)):
+            reasons[row] = too_long(self.entry)
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_string_view(type_)
+    )
+
+
+def _where(mask: pa.BooleanArray) -> list[int]:
+    rows: NDArray[np.int64] = np.flatnonzero(mask.fill_null(False).to_numpy(zero_copy_only=False))
+    return [int(row) for row in rows]
+
+
+def _valid_utf8(name: str, column: pa.Array, reasons: dict[int, str]) -> pa.Array:
+    """The strings, with null where one is not UTF-8; files promise it and Arrow does not check it when it reads."""
+    try:
+        column.validate(full=True)
+        return column
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary())
+        raw.validate(full=True)
+    strings: list[str | None] = []
+    for row, value in enumerate(raw.to_pylist()):
+        try:
+            strings.append(None if value is None else value.decode())
+        except UnicodeDecodeError as error:
+            strings.append(None)
+            reasons[row] = f"column {name!r} is not valid UTF-8 at byte {error.start}"
+    return pa.array(strings, pa.large_string())
+
+
+def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if column.type.equals(type_):
+        return column
+    if _is_text(type_) and not _is_text(column.type):
+        if pa.types.is_integer(column.type):
+            return column.cast(type_)
+        texts = [None if value is None else json_text(value) for value in _plain_values(column)]
+        return pa.array(texts, type_)
+    exact = not (pa.types.is_integer(column.type) and pa.types.is_floating(type_))
+    return column.cast(type_, safe=exact)
+
+
+def _plain_values(column: pa.Array) -> list[object]:
+    if pa.types.is_nested(column.type) or pa.types.is_primitive(column.type):
+        return column.to_pylist()  # type: ignore[no-any-return]
+    return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+
+
+def _as_objects(columns: dict[str, pa.Array]) -> pa.Array:
+    rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    return pa.array([json_text(dict(zip(columns, row, strict=True))) for row in rows], pa.string())
+
+
+def _row_excerpt(batch: pa.RecordBatch, row: int) -> str:
+    parts = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        value = column.slice(row, 1)
+        raw = value.cast(pa.large_binary())[0].as_py() if _is_text(value.type) else str(value[0])
+        parts.append(f"{name}: {excerpt(raw)}" if raw is not None else f"{name}: null")
+    return excerpt(", ".join(parts))

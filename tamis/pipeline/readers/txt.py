@@ -1,0 +1,46 @@
+"""Plain text: one file, one document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from tamis.pipeline.documents import TEXT
+from tamis.pipeline.errors import TamisError
+from tamis.pipeline.readers.assemble import assemble
+from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
+from tamis.pipeline.readers.inputs import Input
+from tamis.pipeline.readers.jsonl import too_long
+from tamis.pipeline.readers.records import BadRecord, excerpt
+from tamis.pipeline.readers.slices import Slice, open_slice
+
+
+def read_txt(part: Slice, entry: Input, schema: pa.Schema) -> Iterator[pa.RecordBatch | BadRecord]:
+    """The one document of a text file, without its byte order mark; see ``readers.read_slice``."""
+    with open_slice(part) as file:
+        compression = sniff(file.read(4))
+        file.seek(0)
+        try:
+            text = _read(decompressed(file, compression).read, entry.max_document_bytes + 1)
+        except READ_ERRORS as error:
+            raise TamisError(f"cannot read {part.name}: {error}") from None
+    if len(text) > entry.max_document_bytes:
+        yield BadRecord("byte 0", too_long(entry), excerpt(text))
+        return
+    try:
+        decoded = text.removeprefix(b"\xef\xbb\xbf").decode()
+    except UnicodeDecodeError as error:
+        yield BadRecord(
+            f"byte {error.start}", "the text is not valid UTF-8", excerpt(text[error.start :])
+        )
+        return
+    yield assemble({TEXT: pa.array([decoded], pa.large_string())}, 1, entry, schema, part.name)
+
+
+def _read(read: object, limit: int) -> bytes:
+    parts, size = [], 0
+    while size < limit and (data := read(min(limit - size, 1 << 20))):  # type: ignore[operator]
+        parts.append(data)
+        size += len(data)
+    return b"".join(parts)
