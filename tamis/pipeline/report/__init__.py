@@ -1,10 +1,11 @@
 """The report of a run: one HTML page that needs nothing else, made from the manifest alone.
 
-Everything in a manifest that comes from data or recipe is hostile: all of it is escaped, bounded and made visible, and the
-page's Content-Security-Policy allows its own style sheet and script, by their hashes, and nothing else.
+Everything in a manifest that comes from data or recipe is hostile: all of it is escaped, bounded
+and made visible, and the page's Content-Security-Policy allows its own style sheet and script, by
+their hashes, and nothing else.
 
-``view`` decides what is shown, ``histogram`` and ``changes`` shape drawings and diffs, ``figures`` writes numbers and text, and
-``page.html.j2`` with ``page.css`` and ``page.js`` is the page.
+``view`` decides what is shown, ``histogram`` and ``changes`` shape drawings and diffs, ``figures``
+writes numbers and text, and ``page.html.j2`` with ``page.css`` and ``page.js`` is the page.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tamis.pipeline.report import figures, view
 
 
 def render(manifest: Mapping[str, Any]) -> str:
-    """The page, the same for the same manifest. Keys that the manifest lacks leave their part out."""
+    """The page, the same for the same manifest; a part whose keys are absent is left out."""
     template, style, script = _template()
     return template.render(
         view.page(manifest),
@@ -64,9 +65,8 @@ def _template() -> tuple[jinja2.Template, str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for formatter in (figures.count, figures.value, figures.percent, figures.size, figures.duration):
-        environment.filters[formatter.__name__] = formatter
-    environment.filters["shown"] = figures.shown
+    for name in ("count", "value", "percent", "size", "duration", "moment", "shown"):
+        environment.filters[name] = getattr(figures, name)
     environment.globals.update(share=figures.share, rate=figures.rate)
     style = (folder / "page.css").read_text("utf-8")
     script = (folder / "page.js").read_text("utf-8")
@@ -74,7 +74,7 @@ def _template() -> tuple[jinja2.Template, str, str]:
 
 
 def _finalize(value: Any) -> Any:
-    """Every string that the template prints is bounded and has no invisible characters; numbers go as they are."""
+    """Bound every string that the template prints, and show its invisible characters."""
     if value is None:
         return figures.ABSENT
     if isinstance(value, (Markup, int, float)):

@@ -17,6 +17,8 @@ LINES_SHOWN = 60
 LINE_LIMIT = 2_000
 WORDS_COMPARED = 400
 _CONTEXT_LINES = 2
+# So many lines before, then so many after: close enough together to be compared.
+_BLOCK = 6
 _CONTEXT_WORDS = 12
 _REMOVED = Markup("<del>{}</del>")
 _ADDED = Markup("<ins>{}</ins>")
@@ -24,7 +26,7 @@ _ADDED = Markup("<ins>{}</ins>")
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a diff. ``sign`` is "-" (before), "+" (after), " " (both) or "…" (lines left out)."""
+    """A line of a diff; ``sign`` is "-" (before), "+" (after), " " (both) or "…" (left out)."""
 
     sign: str
     html: Markup
@@ -57,7 +59,9 @@ def _lines(old: Sequence[str], new: Sequence[str]) -> Iterator[Line]:
             if tag == "equal":
                 yield from (Line(" ", shown(line, LINE_LIMIT, exact=True)) for line in old[i:j])
             else:
-                yield from _replaced(old[i:j], new[k:m])
+                for start in range(0, max(j - i, m - k), _BLOCK):
+                    stop = start + _BLOCK
+                    yield from _replaced(old[i:j][start:stop], new[k:m][start:stop])
         end = group[-1][2]
     yield from _left_out(len(old) - end)
 

@@ -1,8 +1,9 @@
-"""Numbers and text as a reader sees them: rounded, with units, and with nothing invisible in them."""
+"""Numbers and text as a reader sees them: rounded, with units, and with nothing invisible."""
 
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -11,8 +12,10 @@ from markupsafe import Markup, escape
 ABSENT = "–"
 # Longest string taken from data or recipe that is shown whole, in characters.
 FIELD_LIMIT = 300
-# Joiners shape the letters of Persian, the scripts of India and emoji: marking them would break running text.
+# Joiners shape Persian, the scripts of India and emoji: marking them would break running text.
 _JOINERS = "\u200c\u200d"
+# Format characters that have a shape: number and abbreviation signs, mostly of Arabic.
+_SHAPED = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 
 
 def as_number(value: Any) -> float | None:
@@ -31,7 +34,7 @@ def count(value: Any) -> str:
 
 
 def compact(value: float) -> str:
-    """A number for an axis or a tight place, at most three significant digits: 0.25, 40, 1.5k, 2M."""
+    """A number for an axis, with at most three significant digits: 0.25, 40, 1.5k, 2M."""
     if not math.isfinite(value):
         return _infinite(value)
     for scale, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -41,7 +44,7 @@ def compact(value: float) -> str:
 
 
 def value(value: Any) -> str:
-    """A measured value or a threshold: whole numbers in full, others with four significant digits."""
+    """A measured value: whole numbers in full, others with four significant digits."""
     number = as_number(value)
     if number is None:
         return ABSENT
@@ -80,7 +83,7 @@ def size(value: Any) -> str:
     for scale, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(number) >= 0.9995 * scale:
             scaled = number / scale
-            return f"{scaled:.0f} {unit}" if scaled >= 99.95 else f"{scaled:.3g} {unit}"
+            return f"{scaled:.0f} {unit}" if scaled >= 99.95 else f"{scaled:#.3g} {unit}"
     return f"{number:.0f} B"
 
 
@@ -101,8 +104,16 @@ def duration(value: Any) -> str:
     ):
         if whole >= unit:
             rest = whole % unit // part
-            return f"{whole // unit} {name} {rest} {part_name}" if rest else f"{whole // unit} {name}"
+            return (
+                f"{whole // unit} {name} {rest} {part_name}" if rest else f"{whole // unit} {name}"
+            )
     return f"{whole} s"
+
+
+def moment(text: Any) -> str:
+    """An ISO 8601 time in UTC as 2026-11-21 17:00:06 UTC; anything else as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", str(text))
+    return f"{found[1]} {found[2]} UTC" if found else str(text)
 
 
 def rate(amount: Any, seconds: Any) -> float | None:
@@ -111,7 +122,7 @@ def rate(amount: Any, seconds: Any) -> float | None:
 
 
 def plain(text: str, limit: int = FIELD_LIMIT) -> str:
-    """At most ``limit`` characters of the text, with characters that have no shape written as ‹U+202E›."""
+    """At most ``limit`` characters; those that have no shape are written as ‹U+202E›."""
     shown = "".join(f"‹{_code(c)}›" if _hidden(c, exact=False) else c for c in text[:limit])
     return shown if len(text) <= limit else shown + "…"
 
@@ -119,12 +130,13 @@ def plain(text: str, limit: int = FIELD_LIMIT) -> str:
 def shown(text: Any, limit: int, *, exact: bool = False) -> Markup:
     """Text as HTML: escaped, at most ``limit`` characters, hidden characters as labelled chips.
 
-    ``exact`` also marks joiners and spaces other than U+0020, for places where the reader compares characters.
+    ``exact`` also marks joiners, carriage returns and spaces other than U+0020, for places where
+    the reader compares characters.
     """
     text = text if isinstance(text, str) else "" if text is None else str(text)
     pieces: list[Markup] = []
     run_start = 0
-    bounded = text[:limit]
+    bounded = text[:limit] if exact else text[:limit].replace("\r\n", "\n")
     for index, character in enumerate(bounded):
         if _hidden(character, exact):
             pieces.append(escape(bounded[run_start:index]))
@@ -138,7 +150,7 @@ def shown(text: Any, limit: int, *, exact: bool = False) -> Markup:
 
 
 def _hidden(character: str, exact: bool) -> bool:
-    if " " <= character <= "~" or character in "\n\t":
+    if " " <= character <= "~" or character in "\n\t" or character in _SHAPED:
         return False
     if character in _JOINERS:
         return exact

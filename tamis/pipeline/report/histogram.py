@@ -1,14 +1,15 @@
-"""A measure's histogram as shapes on a small drawing: bars, axis ticks, thresholds and the sides that they drop.
+"""A measure's histogram as shapes on a small drawing: bars, ticks, thresholds, the dropped sides.
 
-Where the edges of the bins grow (counts and lengths: 0, then powers) the axis is logarithmic, with a linear first bin so that zero has
-its place. Heights follow the square root of the number of documents: thresholds mostly lie in the tail, which
-would vanish beside the peak on a linear scale.
+Where the edges of the bins grow (counts and lengths: 0, then powers) the axis is logarithmic, with
+a linear first bin so that zero has its place. Heights follow the square root of the number of
+documents: thresholds mostly lie in the tail, which would vanish beside the peak on a linear scale.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ _LABEL_ROOM = 78.0
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin: where it stands, how far its kept (below) and dropped (above) parts reach, and what it says."""
+    """One bin: where it stands, its kept (below) and dropped (above) parts, and what it says."""
 
     x: float
     width: float
@@ -59,7 +60,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Everything that the template draws of one measure, in drawing units of ``WIDTH`` x ``HEIGHT``."""
+    """Everything that is drawn of one measure, in units of a ``WIDTH`` x ``HEIGHT`` drawing."""
 
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
@@ -68,19 +69,24 @@ class Histogram:
 
 
 def draw(
-    histogram: dict[str, Any], limits: Sequence[tuple[str, float]]
+    histogram: Mapping[str, Any], limits: Sequence[tuple[str, float]], *, integers: bool = False
 ) -> Histogram | None:
-    """The drawing of a manifest's histogram, or None if it holds no documents or is not well formed.
+    """The drawing of a manifest's histogram; None if it holds no documents or is not well formed.
 
-    ``limits`` are (comparison, threshold) of the rules on this measure.
+    ``limits`` are (comparison, threshold) of the rules on this measure, ``integers`` says that it
+    is a count.
     """
     bins = _bins(histogram)
     if bins is None:
         return None
     edges, kept, dropped = bins
-    limits = [(comparison, at) for comparison, at in limits if math.isfinite(at)]
+    rules = [
+        (comparison, at, _border(comparison, at) if integers else at)
+        for comparison, at in limits
+        if math.isfinite(at)
+    ]
     warp = _warp(edges)
-    first, last = _window(edges, kept, dropped, [at for _, at in limits])
+    first, last = _window(edges, kept, dropped, [border for _, _, border in rules])
     low, high = warp(edges[first]), warp(edges[last])
 
     def across(at: float) -> float:
@@ -93,14 +99,21 @@ def draw(
         for i in range(first, last)
         if kept[i] + dropped[i]
     )
-    logarithmic = _is_logarithmic(edges)
-    ticks = _log_ticks if logarithmic else _linear_ticks
-    x_ticks = tuple(Tick(across(at), compact(at)) for at in ticks(edges[first], edges[last]))
+    if _is_logarithmic(edges):
+        ticks = _log_ticks(edges[first], edges[last])
+    else:
+        ticks = _linear_ticks(edges[first], edges[last], 1.0 if integers else 0.0)
+    x_ticks = tuple(Tick(across(at), compact(at)) for at in ticks)
     y_ticks = tuple(Tick(_up(at, peak), compact(at)) for at in _count_ticks(peak))
-    return Histogram(bars, x_ticks, y_ticks, _thresholds(across, limits))
+    return Histogram(bars, x_ticks, y_ticks, _thresholds(across, rules))
 
 
-def _bins(histogram: dict[str, Any]) -> tuple[list[float], list[float], list[float]] | None:
+def _border(comparison: str, threshold: float) -> float:
+    """The smallest count on the upper side of the threshold: count n is drawn from n to n + 1."""
+    return math.floor(threshold) + 1.0 if comparison in (">", "<=") else float(math.ceil(threshold))
+
+
+def _bins(histogram: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]] | None:
     """(edges, kept, dropped) with finite edges, or None if there is nothing to draw."""
     raw = histogram.get("edges") or []
     edges = [math.inf if edge is None else as_number(edge) for edge in raw]
@@ -109,7 +122,7 @@ def _bins(histogram: dict[str, Any]) -> tuple[list[float], list[float], list[flo
     if not len(edges) - 1 == len(kept) == len(dropped) or not sum(kept) + sum(dropped):
         return None
     numbers = [edge for edge in edges if edge is not None]
-    if len(numbers) != len(edges) or any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+    if len(numbers) != len(edges) or any(a >= b for a, b in itertools.pairwise(numbers)):
         return None
     # An open bin at an end is drawn as wide as its neighbour.
     if numbers[0] == -math.inf:
@@ -122,14 +135,14 @@ def _bins(histogram: dict[str, Any]) -> tuple[list[float], list[float], list[flo
 
 
 def _is_logarithmic(edges: Sequence[float]) -> bool:
-    """Whether the bins grow: the last is more than three times as wide as the first, and no edge is negative."""
+    """Whether the bins grow: the last is over three times as wide as the first, none negative."""
     if len(edges) < 4 or edges[0] < 0:
         return False
     return edges[-1] - edges[-2] > 3 * (edges[1] - edges[0])
 
 
 def _warp(edges: Sequence[float]) -> Callable[[float], float]:
-    """The scale of the axis: the logarithm beyond the first positive edge and a straight line below it, or linear."""
+    """The scale of the axis: linear, or logarithmic from the first positive edge on."""
     if not _is_logarithmic(edges):
         return lambda at: at
     start = edges[0] if edges[0] > 0 else edges[1]
@@ -141,7 +154,7 @@ def _warp(edges: Sequence[float]) -> Callable[[float], float]:
 def _window(
     edges: Sequence[float], kept: Sequence[float], dropped: Sequence[float], limits: Sequence[float]
 ) -> tuple[int, int]:
-    """(first, last) edge to draw: all bins that hold documents, all thresholds, and a margin beyond these."""
+    """(first, last) edge to draw: all bins that hold documents, and all thresholds."""
     bins = len(kept)
     used = [i for i in range(bins) if kept[i] + dropped[i]]
     for limit in limits:
@@ -182,11 +195,12 @@ def _bar(
 
 
 def _thresholds(
-    across: Callable[[float], float], limits: Sequence[tuple[str, float]]
+    across: Callable[[float], float], rules: Sequence[tuple[str, float, float]]
 ) -> tuple[Threshold, ...]:
+    """Lines for (comparison, threshold, where it is drawn)."""
     lines: list[Threshold] = []
-    for comparison, limit in sorted(limits, key=lambda pair: (pair[1], pair[0])):
-        x = across(limit)
+    for comparison, limit, border in sorted(rules, key=lambda rule: (rule[2], rule[0])):
+        x = across(border)
         below = comparison in ("<", "<=")
         row = sum(abs(x - line.x) < _LABEL_ROOM for line in lines) % 2
         starts = x < (LEFT + RIGHT) / 2
@@ -221,18 +235,17 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: math.ceil(len(ticks) / 6) or 1]
 
 
-def _linear_ticks(low: float, high: float) -> list[float]:
-    step = _nice((high - low) / 5)
+def _linear_ticks(low: float, high: float, finest: float) -> list[float]:
+    step = max(_nice((high - low) / 5), finest)
     start = math.ceil(low / step - 1e-9)
     stop = math.floor(high / step + 1e-9)
     return [round(n * step, 12) for n in range(start, stop + 1)]
 
 
 def _count_ticks(peak: float) -> list[float]:
-    top = _nice(peak * 0.999) if peak > 1 else 1.0
-    top = top if top <= peak else peak
-    lower = _nice(top / 8) if top >= 8 else 0.0
-    return [at for at in (lower, top) if at]
+    power = 10.0 ** math.floor(math.log10(peak))
+    top = max(step * power for step in (1, 2, 5) if step * power <= peak)
+    return [_nice(top / 8), top] if top >= 8 else [top]
 
 
 def _nice(at: float) -> float:

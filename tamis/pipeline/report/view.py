@@ -1,4 +1,4 @@
-"""From the manifest of a run to what the page shows: every list bounded, every absent key tolerated, no HTML yet."""
+"""From a manifest to what the page shows: every list bounded, every absent key tolerated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLES, CHANGES, ERRORS, FILES, FACTS, NOTES = 5, 4, 20, 50, 30, 20
 REASONS = 5
 
 _WORDS = {
-    "whitespace": "A word is what stands between white space, as in the Gopher paper, DCLM and dolma.",
+    "whitespace": "A word is what stands between white space, as in the Gopher paper and in dolma.",
     "unicode": "A word is a Unicode word segment, which makes sense in every language.",
     "spacy": "A word is a spaCy token, as in datatrove.",
 }
@@ -31,6 +31,8 @@ class Rule:
     name: str
     condition: str
     measure: str
+    threshold: float | None
+    looser: str | None
     dropped: int
     width: str
     samples: list[dict[str, Any]]
@@ -70,7 +72,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Source:
-    """A group of documents: its share of the text before and after, as SVG percentages and as text."""
+    """A group of documents and its share of the text, before and after, in words and widths."""
 
     name: str
     documents: int
@@ -104,7 +106,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the template."""
     counts = {key: whole(n) for key, n in mapping(manifest.get("counts")).items()}
     raw_stages = items(manifest.get("stages"))
-    stages = _stages(raw_stages[:STAGES])
+    stages = _stages(raw_stages[:STAGES], _widest(raw_stages, counts.get("in", 0)))
     reasons = _reasons(stages)
     timing = mapping(manifest.get("timing"))
     words = str(manifest.get("words") or "not recorded")
@@ -112,10 +114,16 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "manifest": manifest,
         "run": str(manifest.get("run") or "RUN"),
-        "counts": {key: counts.get(key, 0) for key in ("in", "kept", "dropped", "failed", "changed")},
+        "counts": {
+            key: counts.get(key, 0) for key in ("in", "kept", "dropped", "failed", "changed")
+        },
         "bytes_in": mapping(manifest.get("counts")).get("bytes_in"),
         "bytes_kept": mapping(manifest.get("counts")).get("bytes_kept"),
         "verdict": verdict(manifest),
+        "why": why(reasons, counts.get("dropped", 0)),
+        "input_bar": _segments(
+            [("before", counts.get("in", 0))], _widest(raw_stages, counts.get("in", 0))
+        ),
         "alarms": alarms(manifest),
         "reasons": [(s, rule, _width(rule.dropped, reasons[0][1].dropped)) for s, rule in reasons],
         "words": words,
@@ -134,7 +142,9 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": items(manifest.get("outputs"), FILES),
         "output_count": len(items(manifest.get("outputs"))),
         "notes": [str(note) for note in _list(manifest.get("notes"))[:NOTES]],
-        "versions": [(str(k), str(v)) for k, v in mapping(manifest.get("versions")).items()][:FILES],
+        "versions": [(str(k), str(v)) for k, v in mapping(manifest.get("versions")).items()][
+            :FILES
+        ],
         "commands": commands(manifest, reasons),
     }
 
@@ -152,6 +162,18 @@ def verdict(manifest: Mapping[str, Any]) -> str:
     return sentence + "."
 
 
+def why(reasons: Sequence[tuple[Stage, Rule]], dropped: int) -> str:
+    """The rules that dropped most, in one sentence; empty if nothing was dropped by a rule."""
+    named = [
+        f"{plain(stage.name, 60)} ({rule.condition}: {percent(rule.dropped, dropped)})"
+        for stage, rule in reasons[:3]
+    ]
+    if not named:
+        return ""
+    listed = named[0] if len(named) == 1 else ", ".join(named[:-1]) + " and " + named[-1]
+    return f"Documents were dropped mainly by {listed}."
+
+
 def alarms(manifest: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the numbers."""
     found = []
@@ -165,11 +187,14 @@ def alarms(manifest: Mapping[str, Any]) -> list[str]:
         whole(counts.get(key)) for key in ("in", "kept", "dropped", "failed")
     )
     stages = items(manifest.get("stages"))
-    expands = any(whole(s.get("kept")) + whole(s.get("dropped")) > whole(s.get("in")) for s in stages)
+    expands = any(
+        whole(s.get("kept")) + whole(s.get("dropped")) > whole(s.get("in")) for s in stages
+    )
     if not expands and total != kept + dropped + failed:
         found.append(
             f"The documents do not add up: {count(total)} went in, but {count(kept)} kept, "
-            f"{count(dropped)} dropped and {count(failed)} failed make {count(kept + dropped + failed)}."
+            f"{count(dropped)} dropped and {count(failed)} failed make "
+            f"{count(kept + dropped + failed)}."
         )
     if failed:
         found.append(f"{count(failed)} documents failed: a stage could not handle them.")
@@ -192,10 +217,13 @@ def commands(
     elif kept is not None:
         text = "Follow one document through the stages"
         found.append((text, f"tamis explain {run} {_argument(kept)}"))
-    setting = next(filter(None, (_looser(manifest, stage, rule) for stage, rule in reasons)), None)
-    if setting is not None:
-        name, before, after = setting
-        text = f"See what another threshold would keep ({plain(name, 80)} is {before} now)"
+    movable = next((pair for pair in reasons if pair[1].looser is not None), None)
+    if movable is not None:
+        stage, rule = movable
+        name, after = _bounded(f"{stage.name}.{rule.name}"), rule.looser
+        text = (
+            f"See what another threshold would keep ({plain(name, 80)} is {rule.threshold:g} now)"
+        )
         if mapping(manifest.get("recipe")).get("measures") not in ("keep", "all"):
             text += "; needs a run with “measures: keep” in its recipe"
         found.append((text, f"tamis retune {run} --set {shlex.quote(f'{name}={after}')}"))
@@ -204,40 +232,38 @@ def commands(
 
 
 def _looser(
-    manifest: Mapping[str, Any], stage: Stage, rule: Rule
-) -> tuple[str, str, str] | None:
-    """(stage.rule, threshold, a threshold that keeps more): the histogram's next edge on the side that is dropped."""
-    raw_stage = next(s for s in items(manifest.get("stages")) if str(s.get("name", "")) == stage.name)
-    raw = next(r for r in items(raw_stage.get("rules")) if str(r.get("rule", "")) == rule.name)
-    threshold = as_number(raw.get("threshold"))
+    rule: Mapping[str, Any], threshold: float | None, measures: Iterable[Mapping[str, Any]]
+) -> str | None:
+    """A threshold that keeps more documents: a histogram edge beyond the present one, rounded."""
     if threshold is None or not math.isfinite(threshold):
         return None
-    measures = items(raw_stage.get("measures"))
-    measure = next((m for m in measures if m.get("name") == raw.get("measure")), {})
-    edges = [as_number(e) for e in _list(mapping(measure.get("histogram")).get("edges"))]
-    finite = sorted(e for e in edges if e is not None and math.isfinite(e))
-    below = str(raw.get("comparison", "")).startswith("<")
-    candidates = [e for e in finite if (e < threshold if below else e > threshold)]
+    measure = next((m for m in measures if m.get("name") == rule.get("measure")), {})
+    edges = [as_number(edge) for edge in _list(mapping(measure.get("histogram")).get("edges"))]
+    finite = sorted(edge for edge in edges if edge is not None and math.isfinite(edge))
+    below = str(rule.get("comparison", "")).startswith("<")
+    beyond = [e for e in finite if (e < threshold if below else e > threshold)]
     # A fifth away is far enough to see a difference.
-    far = [e for e in candidates if abs(e - threshold) >= 0.2 * abs(threshold)] or candidates
+    far = [e for e in beyond if abs(e - threshold) >= 0.2 * abs(threshold)] or beyond
     if not far:
         return None
     after = far[-1] if below else far[0]
-    rounded = f"{after:.0f}" if measure.get("unit") == "count" else f"{after:.2g}"
-    name = _bounded(f"{stage.name}.{rule.name}")
-    return None if float(rounded) == threshold else (name, f"{threshold:.6g}", rounded)
+    rounded = f"{after:.0f}" if measure.get("unit") == "count" else f"{float(f'{after:.2g}'):g}"
+    return None if float(rounded) == threshold else rounded
 
 
-def _stages(raw: Sequence[Mapping[str, Any]]) -> list[Stage]:
-    widest = max((whole(stage.get("in")) for stage in raw), default=0)
-    widest = max([widest, *(whole(stage.get("kept")) for stage in raw)])
+def _widest(raw: Sequence[Mapping[str, Any]], total: int) -> int:
+    """The most documents that the run held at any point: the full width of the funnel."""
+    return max([total, *(whole(stage.get(key)) for stage in raw for key in ("in", "kept"))])
+
+
+def _stages(raw: Sequence[Mapping[str, Any]], widest: int) -> list[Stage]:
     seconds = sum(as_number(stage.get("cpu_seconds")) or 0.0 for stage in raw)
     return [_stage(index, stage, widest, seconds) for index, stage in enumerate(raw, 1)]
 
 
 def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) -> Stage:
     counts = {key: whole(raw.get(key)) for key in ("in", "kept", "dropped", "changed", "failed")}
-    rules = _rules(items(raw.get("rules"), RULES))
+    rules = _rules(items(raw.get("rules"), RULES), items(raw.get("measures"), MEASURES))
     measures = [_measure(measure, rules, raw) for measure in items(raw.get("measures"), MEASURES)]
     decisive = [m for m in measures if m.histogram and any(rule.dropped for rule in m.rules)]
     changes = [
@@ -258,7 +284,9 @@ def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) 
         rules=rules,
         decisive=decisive,
         other=[m for m in measures if m not in decisive and m.histogram],
-        facts=[(str(k).replace("_", " "), _fact(v)) for k, v in mapping(raw.get("facts")).items()][:FACTS],
+        facts=[(str(k).replace("_", " "), _fact(v)) for k, v in mapping(raw.get("facts")).items()][
+            :FACTS
+        ],
         changes=changes,
         cpu_seconds=cpu,
         cpu_share=share(cpu, all_seconds),
@@ -266,7 +294,7 @@ def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) 
     )
 
 
-def _rules(raw: Sequence[Mapping[str, Any]]) -> list[Rule]:
+def _rules(raw: Sequence[Mapping[str, Any]], measures: Sequence[Mapping[str, Any]]) -> list[Rule]:
     """The rules of a stage, the one that dropped most first."""
     most = max((whole(rule.get("dropped")) for rule in raw), default=0)
     rules = [
@@ -274,6 +302,8 @@ def _rules(raw: Sequence[Mapping[str, Any]]) -> list[Rule]:
             name=str(rule.get("rule") or ""),
             condition=_condition(rule),
             measure=str(rule.get("measure") or ""),
+            threshold=as_number(rule.get("threshold")),
+            looser=_looser(rule, as_number(rule.get("threshold")), measures),
             dropped=whole(rule.get("dropped")),
             width=_width(whole(rule.get("dropped")), most),
             samples=[dict(sample) for sample in items(rule.get("samples"), SAMPLES)],
@@ -303,7 +333,7 @@ def _measure(raw: Mapping[str, Any], rules: Iterable[Rule], stage: Mapping[str, 
     return Measure(
         name=name,
         meaning=str(raw.get("meaning") or ""),
-        histogram=draw(dict(histogram), limits),
+        histogram=draw(histogram, limits, integers=raw.get("unit") == "count"),
         rules=[rule for rule in rules if rule.measure == name],
         missing=whole(histogram.get("missing")),
     )
@@ -321,12 +351,18 @@ def _sources(raw: Mapping[str, Any]) -> list[Source]:
     rows = [(str(name), [whole(mapping(s).get(key)) for key in keys]) for name, s in raw.items()]
     rows.sort(key=lambda row: (-row[1][2], -row[1][0], row[0]))
     if len(rows) > SOURCES:
-        rest = [sum(column) for column in zip(*(row[1] for row in rows[SOURCES - 1 :]), strict=True)]
+        rest = [
+            sum(column) for column in zip(*(row[1] for row in rows[SOURCES - 1 :]), strict=True)
+        ]
         rows = [*rows[: SOURCES - 1], (f"{len(rows) - SOURCES + 1} other sources", rest)]
     before = sum(row[1][2] for row in rows)
     after = sum(row[1][3] for row in rows)
     largest = max(
-        (share(part, all_) or 0.0 for _, n in rows for part, all_ in ((n[2], before), (n[3], after))),
+        (
+            share(part, all_) or 0.0
+            for _, n in rows
+            for part, all_ in ((n[2], before), (n[3], after))
+        ),
         default=0.0,
     )
     return [
@@ -346,8 +382,10 @@ def _sources(raw: Mapping[str, Any]) -> list[Source]:
 
 
 def _time_parts(timing: Mapping[str, Any]) -> list[tuple[str, float, str, str]]:
-    """(name, CPU seconds, x, width) of reading, stages, writing, engine, and what is left, as one stacked bar."""
-    parts = [(key, as_number(timing.get(key)) or 0.0) for key in ("read", "stages", "write", "engine")]
+    """(name, CPU seconds, x, width) of each activity, and of what is left, in one stacked bar."""
+    parts = [
+        (key, as_number(timing.get(key)) or 0.0) for key in ("read", "stages", "write", "engine")
+    ]
     total = as_number(timing.get("cpu_seconds")) or 0.0
     rest = total - sum(seconds for _, seconds in parts)
     if rest > 0.005 * total:
@@ -358,12 +396,14 @@ def _time_parts(timing: Mapping[str, Any]) -> list[tuple[str, float, str, str]]:
 
 
 def _segments(parts: Iterable[tuple[str, float]], whole_: float) -> list[tuple[str, str, str]]:
-    """(name, x, width) of the parts of a stacked bar, in SVG percentages; empty parts are left out."""
+    """(name, x, width) of the parts of a stacked bar, in SVG percentages, without empty parts."""
     at = 0.0
     bars = []
     for name, amount in parts:
         if amount > 0 and whole_ > 0:
-            bars.append((name, f"{100 * at / whole_:.3f}%", _width(amount, whole_)))
+            # Never too thin to be seen.
+            width = _width(max(amount, 0.003 * whole_), whole_)
+            bars.append((name, f"{min(100 * at / whole_, 99.7):.3f}%", width))
             at += amount
     return bars
 
@@ -380,7 +420,7 @@ def _fact(value: Any) -> str:
 
 
 def _argument(value: Any) -> str:
-    """A string from data as an argument of a shell command; after ``--`` if it would be read as an option."""
+    """A string from data as an argument of a shell command, never read as an option."""
     quoted = shlex.quote(_bounded(value))
     return f"-- {quoted}" if quoted.startswith("-") else quoted
 
