@@ -1,0 +1,90 @@
+"""Connected components: documents that share a key, directly or through others, form one cluster.
+
+A disjoint-set forest in an array: ``parent[i]`` leads to the smallest document of i's component.
+The result is the partition that the keys define, whatever the order of documents and keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tamis.filters.dedup.types import Index, UInt64
+
+_EMPTY = -1
+
+
+class Components:
+    """The clusters of ``length`` documents while keys are being added; one key per document at a
+    time is in memory.
+    """
+
+    def __init__(self, length: int) -> None:
+        kind = np.int32 if length < 2**31 else np.int64
+        self.parent: NDArray[Index] = np.arange(length, dtype=kind)
+        capacity = 1 << max(4, int(2 * length - 1).bit_length()) if length else 16
+        self._table: NDArray[Index] = np.empty(capacity, dtype=kind)
+
+    def join(self, high: UInt64, low: UInt64, present: NDArray[np.bool_]) -> None:
+        """Put documents with the same key (high, low) into one cluster; those not ``present`` have
+        no key.
+        """
+        self._table.fill(_EMPTY)
+        _join_equal_keys(self.parent, self._table, high, low, present)
+
+    def roots(self) -> NDArray[Index]:
+        """For each document the smallest document of its cluster."""
+        _flatten(self.parent)
+        return self.parent
+
+
+@njit(cache=True, nogil=True)
+def _find(parent: NDArray[Index], node: Any) -> Any:
+    """The root of ``node``, halving the path on the way."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit(cache=True, nogil=True)
+def _join_equal_keys(
+    parent: NDArray[Index],
+    table: NDArray[Index],
+    high: UInt64,
+    low: UInt64,
+    present: NDArray[np.bool_],
+) -> None:
+    """Open addressing: ``table`` holds the first document seen with each key; later ones are joined
+    to it.
+
+    The keys are hashes already, so their low bits are the slot. A star to the first document gives
+    the same components as all pairs would.
+    """
+    mask = np.uint64(table.size - 1)
+    for document in range(parent.size):
+        if not present[document]:
+            continue
+        slot = (low[document] ^ (high[document] >> np.uint64(32))) & mask
+        while table[slot] >= 0 and not (
+            low[table[slot]] == low[document] and high[table[slot]] == high[document]
+        ):
+            slot = (slot + np.uint64(1)) & mask
+        if table[slot] < 0:
+            table[slot] = document
+            continue
+        one = _find(parent, table[slot])
+        other = _find(parent, document)
+        parent[max(one, other)] = min(one, other)
+
+
+@njit(cache=True, nogil=True)
+def _flatten(parent: NDArray[Index]) -> None:
+    """Parents are never larger than their children, so one ascending pass makes every parent a
+    root.
+    """
+    for node in range(parent.size):
+        parent[node] = parent[parent[node]]
