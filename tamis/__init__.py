@@ -1,3 +1,73 @@
-"""tamis: curate and select language-model training data, and measure that it helped."""
+"""tamis: curate and select language-model training data, and measure that it helped.
+
+    tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [tamis.GopherQuality()], tamis.write("curated/")).run(workers=8)
+
+Names are imported when they are first used, so that ``import tamis`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "C4Quality": "tamis.filters.c4_quality",
+    "Documents": "tamis.pipeline.documents",
+    "ExactDedup": "tamis.filters.dedup.exact",
+    "Expand": "tamis.pipeline.stages",
+    "Filter": "tamis.pipeline.stages",
+    "FineWebQuality": "tamis.filters.fineweb_quality",
+    "Fitted": "tamis.pipeline.stages",
+    "GopherQuality": "tamis.filters.gopher_quality",
+    "GopherRepetition": "tamis.filters.gopher_repetition",
+    "Measure": "tamis.pipeline.stages",
+    "MinHash": "tamis.filters.dedup.minhash",
+    "Pipeline": "tamis.pipeline.pipeline",
+    "Quantity": "tamis.pipeline.stages",
+    "RecipeError": "tamis.pipeline.errors",
+    "Refine": "tamis.pipeline.stages",
+    "Rule": "tamis.pipeline.stages",
+    "Run": "tamis.pipeline.pipeline",
+    "TamisError": "tamis.pipeline.errors",
+    "explain": "tamis.pipeline.explain",
+    "read": "tamis.pipeline.pipeline",
+    "retune": "tamis.pipeline.retune",
+    "write": "tamis.pipeline.pipeline",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from tamis.filters.c4_quality import C4Quality as C4Quality
+    from tamis.filters.dedup.exact import ExactDedup as ExactDedup
+    from tamis.filters.dedup.minhash import MinHash as MinHash
+    from tamis.filters.fineweb_quality import FineWebQuality as FineWebQuality
+    from tamis.filters.gopher_quality import GopherQuality as GopherQuality
+    from tamis.filters.gopher_repetition import GopherRepetition as GopherRepetition
+    from tamis.pipeline.documents import Documents as Documents
+    from tamis.pipeline.errors import RecipeError as RecipeError
+    from tamis.pipeline.errors import TamisError as TamisError
+    from tamis.pipeline.explain import explain as explain
+    from tamis.pipeline.pipeline import Pipeline as Pipeline
+    from tamis.pipeline.pipeline import Run as Run
+    from tamis.pipeline.pipeline import read as read
+    from tamis.pipeline.pipeline import write as write
+    from tamis.pipeline.retune import retune as retune
+    from tamis.pipeline.stages import Expand as Expand
+    from tamis.pipeline.stages import Filter as Filter
+    from tamis.pipeline.stages import Fitted as Fitted
+    from tamis.pipeline.stages import Measure as Measure
+    from tamis.pipeline.stages import Quantity as Quantity
+    from tamis.pipeline.stages import Refine as Refine
+    from tamis.pipeline.stages import Rule as Rule
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tamis' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

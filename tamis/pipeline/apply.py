@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 
 from tamis.pipeline.documents import DROPPED, ID, ROW, TEXT, Documents
 from tamis.pipeline.errors import TamisError
-from tamis.pipeline.statistics import SAMPLE_CHARACTERS, Samples, StageStatistics, Statistics, sampling_hash
 from tamis.pipeline.stages import DETAIL, Expand, Filter, Fitted, Measure, Measures, Refine, Stage
+from tamis.pipeline.statistics import (
+    SAMPLE_CHARACTERS,
+    Samples,
+    StageStatistics,
+    Statistics,
+    sampling_hash,
+)
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 LEDGER = pa.schema(
@@ -42,7 +48,9 @@ def measures_schema(stages: Sequence[Stage]) -> pa.Schema:
     columns = [pa.field(ROW, pa.uint64()), pa.field(ID, pa.string())]
     for stage in stages:
         if isinstance(stage, Measure):
-            columns += [pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()]
+            columns += [
+                pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()
+            ]
     return pa.schema(columns)
 
 
@@ -100,7 +108,11 @@ class _Flow:
         self.statistics.stage(stage.name).cpu_seconds += thread_time() - start
 
     def _measure(
-        self, stage: Measure, entering: NDArray[np.bool_], measured: NDArray[np.bool_], statistics: StageStatistics
+        self,
+        stage: Measure,
+        entering: NDArray[np.bool_],
+        measured: NDArray[np.bool_],
+        statistics: StageStatistics,
     ) -> NDArray[np.bool_]:
         start = thread_time()
         measures = dict(stage.measure(self.documents))
@@ -115,7 +127,9 @@ class _Flow:
             statistics.count_verdicts(self.documents, entering, verdicts, details)
             rows = np.flatnonzero(entering & ~keeps)
             if len(rows):
-                rules = np.array([rule.field for rule in verdicts.rules], dtype=object)[verdicts.rule[rows]]
+                rules = np.array([rule.field for rule in verdicts.rules], dtype=object)[
+                    verdicts.rule[rows]
+                ]
                 self._log(rows, stage, rules, "dropped", verdicts.value[rows], verdicts.threshold[rows],
                           None if details is None else details.take(pa.array(rows)))  # fmt: skip
         else:
@@ -124,7 +138,9 @@ class _Flow:
         statistics.count_measures(stage.provides(), measures, entering, keeps)
         if self.keep_measures:
             # A fitted stage knows nothing of documents that were dropped before it was fitted.
-            self._note_measures(stage, measures, entering if isinstance(stage, Fitted) else measured)
+            self._note_measures(
+                stage, measures, entering if isinstance(stage, Fitted) else measured
+            )
         return keeps
 
     def _add_columns(self, stage: Measure, measures: Measures) -> None:
@@ -134,7 +150,9 @@ class _Flow:
             batch = batch.append_column(f"{stage.name}.{quantity.name}", values)
         self.documents.batch = batch
 
-    def _note_measures(self, stage: Measure, measures: Measures, measured: NDArray[np.bool_]) -> None:
+    def _note_measures(
+        self, stage: Measure, measures: Measures, measured: NDArray[np.bool_]
+    ) -> None:
         """Nullable columns over the rows that the batch began with."""
         total = self.identity.num_rows
         known = np.zeros(total, np.bool_)
@@ -143,10 +161,16 @@ class _Flow:
             values = np.zeros(total, measures[quantity.name].dtype)
             values[self.first_row] = measures[quantity.name]
             unknown = ~known | np.isnan(values) if values.dtype.kind == "f" else ~known
-            self.columns[f"{stage.name}.{quantity.name}"] = pa.array(values, quantity.column_type, mask=unknown)
+            self.columns[f"{stage.name}.{quantity.name}"] = pa.array(
+                values, quantity.column_type, mask=unknown
+            )
 
     def _refine(
-        self, stage: Refine, entering: NDArray[np.bool_], target: NDArray[np.bool_], statistics: StageStatistics
+        self,
+        stage: Refine,
+        entering: NDArray[np.bool_],
+        target: NDArray[np.bool_],
+        statistics: StageStatistics,
     ) -> None:
         self.documents.alive = target
         start = thread_time()
@@ -159,14 +183,20 @@ class _Flow:
         rows = np.flatnonzero(changed)
         statistics.changed += len(rows)
         if len(rows):
-            removed = pc.subtract(pc.binary_length(before), pc.binary_length(refined)).to_numpy()[rows]
-            self._log(rows, stage, np.full(len(rows), "text", object), "changed", removed, None, None)
+            removed = pc.subtract(pc.binary_length(before), pc.binary_length(refined)).to_numpy()[
+                rows
+            ]
+            self._log(
+                rows, stage, np.full(len(rows), "text", object), "changed", removed, None, None
+            )
             self._sample_changes(rows, before, refined, statistics.change_samples)
         self.documents = self.documents.replace_text(refined)
         if not self.measure_dropped:
             self._compact()
 
-    def _sample_changes(self, rows: NDArray[np.int64], before: pa.Array, after: pa.Array, samples: Samples) -> None:
+    def _sample_changes(
+        self, rows: NDArray[np.int64], before: pa.Array, after: pa.Array, samples: Samples
+    ) -> None:
         hashes = sampling_hash(self.documents.batch.column(ROW).to_numpy()[rows])
         best = samples.wanted(hashes)
         limit = 4 * SAMPLE_CHARACTERS
@@ -200,14 +230,26 @@ class _Flow:
         children = np.bincount(parents, minlength=len(self.documents))
         empty = np.flatnonzero(children == 0)
         if len(empty):
-            self._log(empty, stage, np.full(len(empty), "expands_to_nothing", object), "dropped", None, None, None)
-            statistics.rules["expands_to_nothing"] = statistics.rules.get("expands_to_nothing", 0) + len(empty)
+            self._log(
+                empty,
+                stage,
+                np.full(len(empty), "expands_to_nothing", object),
+                "dropped",
+                None,
+                None,
+                None,
+            )
+            statistics.rules["expands_to_nothing"] = statistics.rules.get(
+                "expands_to_nothing", 0
+            ) + len(empty)
         statistics.dropped += len(empty)
         statistics.created += int(np.maximum(children - 1, 0).sum())
         self._finish_measures()
         position = batch.schema.get_field_index(ROW)
         rows = self.documents.batch.column(ROW).to_numpy()[parents]
-        self.documents = Documents(batch.set_column(position, ROW, pa.array(child_rows(rows), pa.uint64())))
+        self.documents = Documents(
+            batch.set_column(position, ROW, pa.array(child_rows(rows), pa.uint64()))
+        )
         self.kept = np.ones(batch.num_rows, np.bool_)
         self.first_row = np.arange(batch.num_rows)
         self.identity = self.documents.batch.select([ROW, ID])
@@ -268,12 +310,17 @@ def child_rows(parents: NDArray[np.uint64]) -> NDArray[np.uint64]:
     slice_part = (parents >> np.uint64(32)) << np.uint64(32)
     ordinal = parents & np.uint64(0xFFFFFFFF)
     if len(ordinal) and int(ordinal.max()) >= 1 << 19:
-        raise TamisError("an expanding stage takes at most 524,288 documents per task; lower slice_size")
+        raise TamisError(
+            "an expanding stage takes at most 524,288 documents per task; lower slice_size"
+        )
     return slice_part | np.uint64(1 << 31) | (ordinal << np.uint64(12)) | child
 
 
 def apply_stages(
-    batch: pa.RecordBatch, stages: Sequence[Stage], measures: str = "none", summarizes: Fitted | None = None
+    batch: pa.RecordBatch,
+    stages: Sequence[Stage],
+    measures: str = "none",
+    summarizes: Fitted | None = None,
 ) -> BatchResult:
     """All stages on one batch, then the summary for the next fitted stage.
 
@@ -293,15 +340,21 @@ def apply_stages(
     return flow.finish()
 
 
-def apply_isolating(batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult]) -> BatchResult:
+def apply_isolating(
+    batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult]
+) -> BatchResult:
     """``apply`` on the batch, cutting it in halves around documents on which a stage raises; those fail alone."""
     try:
         return apply(batch)
     except TamisError:
         raise
-    except Exception as error:  # a stage's bug or a document that it cannot bear: kept on record, not raised
+    except (
+        Exception
+    ) as error:  # a stage's bug or a document that it cannot bear: kept on record, not raised
         if batch.num_rows <= 1:
-            return failed_result(batch, getattr(error, "stage_name", ""), f"{type(error).__name__}: {error}")
+            return failed_result(
+                batch, getattr(error, "stage_name", ""), f"{type(error).__name__}: {error}"
+            )
         middle = batch.num_rows // 2
         halves = [batch.slice(0, middle), batch.slice(middle)]
         return join_results([apply_isolating(half, apply) for half in halves])
@@ -326,7 +379,14 @@ def failed_result(batch: pa.RecordBatch, stage: str, reason: str) -> BatchResult
     statistics = Statistics(failed=count)
     statistics.stage(stage).failed = count
     for document in batch.select([ID]).to_pylist():
-        statistics.errors.append({"file": "", "position": f"id {document[ID]}", "reason": f"{stage}: {reason}"[:600], "excerpt": ""})
+        statistics.errors.append(
+            {
+                "file": "",
+                "position": f"id {document[ID]}",
+                "reason": f"{stage}: {reason}"[:600],
+                "excerpt": "",
+            }
+        )
     return BatchResult(batch.slice(0, 0), [row], statistics=statistics)
 
 

@@ -1,7 +1,7 @@
 """A task that killed its process before is run in a process of its own, until it is known which document kills it.
 
 Before every batch the process notes in a marker file what it is about to do. When it dies, the batch of the note is gone
-through one document at a time in the next attempt; when it dies again, the note names the document, which then fails.
+through one document at a time in the next attempt; then the note names the document, which fails after the second death.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,22 +31,22 @@ _REFUSED = 3
 
 @dataclass
 class Suspicion:
-    """What earlier attempts found out: batches with a deadly document, those documents, and where reading kills."""
+    """How often the process died at each note of the marker: ``read 4``, ``apply 4`` (a batch), ``apply 4 17`` (a document).
 
-    batches: set[int] = field(default_factory=set)
-    documents: set[tuple[int, int]] = field(default_factory=set)
-    unreadable_from: int | None = None
+    One death may be an accident (somebody stopped the process), so a document is given up only after the second.
+    """
 
-    def learn(self, note: str) -> None:
-        """Take in the marker's last note: ``read 4``, ``apply 4`` or ``apply 4 17``."""
-        what, *numbers = note.split()
-        place = [int(number) for number in numbers]
-        if what == "read":
-            self.unreadable_from = place[0]
-        elif len(place) == 1:
-            self.batches.add(place[0])
-        else:
-            self.documents.add((place[0], place[1]))
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    def is_unreadable(self, number: int) -> bool:
+        return self.deaths[f"read {number}"] > 1
+
+    def suspects(self, number: int) -> bool:
+        """Whether the documents of a batch are to be taken one at a time."""
+        return self.deaths[f"apply {number}"] > 0
+
+    def gives_up(self, number: int, row: int) -> bool:
+        return self.deaths[f"apply {number} {row}"] > 1
 
 
 class MarkingGuard(Guard):
@@ -55,25 +56,28 @@ class MarkingGuard(Guard):
         self.marker = marker
         self.suspicion = suspicion
         self.number = -1
+        self.stopped = False
 
-    def read(self, source: Iterator[pa.RecordBatch | BadRecord]) -> pa.RecordBatch | BadRecord | None:
+    def read(
+        self, source: Iterator[pa.RecordBatch | BadRecord]
+    ) -> pa.RecordBatch | BadRecord | None:
         self.number += 1
-        limit = self.suspicion.unreadable_from
-        if limit is not None and self.number >= limit:
-            if self.number > limit:
-                return None
+        if self.stopped:
+            return None
+        if self.suspicion.is_unreadable(self.number):
+            self.stopped = True
             return BadRecord("the rest of the slice", "the process died while reading it", "")
         self.marker.write_text(f"read {self.number}")
         return next(source, None)
 
     def apply(self, batch: pa.RecordBatch, apply: Apply) -> BatchResult:
-        if self.number not in self.suspicion.batches:
+        if not self.suspicion.suspects(self.number):
             self.marker.write_text(f"apply {self.number}")
             return apply_isolating(batch, apply)
         results = []
         for row in range(batch.num_rows):
             document = batch.slice(row, 1)
-            if (self.number, row) in self.suspicion.documents:
+            if self.suspicion.gives_up(self.number, row):
                 results.append(failed_result(document, "", "the process died on this document"))
                 continue
             self.marker.write_text(f"apply {self.number} {row}")
@@ -102,7 +106,7 @@ def run_isolated(task: Task) -> dict[str, Any]:
     suspicion = Suspicion()
     with tempfile.TemporaryDirectory(prefix="tamis-") as scratch:
         marker, order = Path(scratch, "marker"), Path(scratch, "order")
-        while len(suspicion.documents) <= MOST_POISON_DOCUMENTS:
+        while len(suspicion.deaths) <= 2 * MOST_POISON_DOCUMENTS:
             order.write_bytes(pickle.dumps((task, suspicion)))
             marker.write_text("")
             command = [sys.executable, "-m", "tamis.pipeline.isolation", str(order), str(marker)]
@@ -114,9 +118,13 @@ def run_isolated(task: Task) -> dict[str, Any]:
                 raise TamisError(child.stderr.strip())
             note = marker.read_text()
             if not note:
-                raise TamisError(f"task {task.name} cannot be started in a process of its own: {child.stderr.strip()[-600:]}")
-            suspicion.learn(note)
-    raise TamisError(f"more than {MOST_POISON_DOCUMENTS} documents of task {task.name} kill the process that works on them")
+                raise TamisError(
+                    f"task {task.name} cannot be started in a process of its own: {child.stderr.strip()[-600:]}"
+                )
+            suspicion.deaths[note] += 1
+    raise TamisError(
+        f"more than {MOST_POISON_DOCUMENTS} documents of task {task.name} kill the process that works on them"
+    )
 
 
 def main(order: str, marker: str) -> int:

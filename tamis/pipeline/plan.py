@@ -83,7 +83,11 @@ class Task:
     @property
     def size(self) -> int:
         """Bytes of input, for progress."""
-        return self.slice.bytes if self.slice else sum(identity["bytes"] for _, identity in self.spools)
+        return (
+            self.slice.bytes
+            if self.slice
+            else sum(identity["bytes"] for _, identity in self.spools)
+        )
 
 
 def make_plan(recipe: Recipe, source: Source) -> Plan:
@@ -91,14 +95,15 @@ def make_plan(recipe: Recipe, source: Source) -> Plan:
 
     Raises RecipeError for columns that nothing provides, TamisError for an input that is not there.
     """
-    files, listing_notes = list_files(recipe.input)
-    cut = plan_slices(recipe.input, files, recipe.slice_size)
+    notes: list[str] = []
+    files = list_files(recipe.input, notes)
+    cut = plan_slices(recipe.input, recipe.slice_size, files)
     schema = declare_schema(recipe.input, files)
     problems = check_columns(recipe, schema.names, source)
     if problems:
         raise RecipeError("\n".join(problems))
     phases = cut_phases(recipe.stages)
-    return Plan(recipe, tuple(files), tuple(cut.slices), schema, phases, (*listing_notes, *cut.notes))
+    return Plan(recipe, tuple(files), tuple(cut.slices), schema, phases, (*notes, *cut.notes))
 
 
 def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:
@@ -108,7 +113,9 @@ def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:
         if isinstance(stage, Fitted):
             groups.append([])
         elif isinstance(stage, Expand) and len(groups) > 1:
-            raise RecipeError(f"{stage.name} expands documents; put it before the first stage that looks at all documents ({groups[1][0].name})")
+            raise RecipeError(
+                f"{stage.name} expands documents; put it before the first stage that looks at all documents ({groups[1][0].name})"
+            )
         groups[-1].append(stage)
     if len(groups) == 1:
         groups.append([])
@@ -125,7 +132,9 @@ def output_schema(schema: pa.Schema, stages: Sequence[Stage]) -> pa.Schema:
     columns = [one for one in schema if one.name != ROW]
     for stage in stages:
         if isinstance(stage, Measure) and not isinstance(stage, Filter):
-            columns += [pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()]
+            columns += [
+                pa.field(f"{stage.name}.{one.name}", one.column_type) for one in stage.provides()
+            ]
     return pa.schema(columns)
 
 
@@ -159,7 +168,15 @@ def first_tasks(plan: Plan, folder: RunFolder) -> list[Task]:
     base = _phase_key(plan, phase, {})
     inputs = [one.model_dump(mode="json", exclude={"path"}) for one in plan.recipe.input]
     return [
-        Task(folder, phase, number, digest(base, inputs, one.to_json()), plan.schema, plan.recipe, slice=one)
+        Task(
+            folder,
+            phase,
+            number,
+            digest(base, inputs, one.to_json()),
+            plan.schema,
+            plan.recipe,
+            slice=one,
+        )
         for number, one in enumerate(plan.slices)
     ]
 
@@ -173,12 +190,25 @@ def next_tasks(
     ``records`` are the completion records of the phase before in task order, ``states`` the keys of the fitted states that
     this phase uses and ``folders`` where they lie.
     """
-    spools = [(record["spool"], record["files"][record["spool"]]) for record in records if record["spool"]]
+    spools = [
+        (record["spool"], record["files"][record["spool"]]) for record in records if record["spool"]
+    ]
     base = _phase_key(plan, phase, states)
-    groups = group_spools(spools, plan.recipe.output.shard_size) if phase.last else [[spool] for spool in spools]
+    groups = (
+        group_spools(spools, plan.recipe.output.shard_size)
+        if phase.last
+        else [[spool] for spool in spools]
+    )
     return [
         Task(
-            folder, phase, number, digest(base, number, group), plan.schema, plan.recipe, spools=tuple(group), fitted=dict(folders)
+            folder,
+            phase,
+            number,
+            digest(base, number, group),
+            plan.schema,
+            plan.recipe,
+            spools=tuple(group),
+            fitted=dict(folders),
         )
         for number, group in enumerate(groups)
     ]
@@ -215,7 +245,9 @@ def describe(plan: Plan) -> str:
         lines.append(f"phase {phase.number}  " + " -> ".join(does or ["read"]))
     models = [str(model) for stage in plan.recipe.stages for model in stage.models()]
     lines += [f"models   {', '.join(models)}"] if models else []
-    lines += [f"output   {plan.recipe.output.path} ({plan.recipe.output.format}, shards of about {format_size(plan.recipe.output.shard_size)})"]
+    lines += [
+        f"output   {plan.recipe.output.path} ({plan.recipe.output.format}, shards of about {format_size(plan.recipe.output.shard_size)})"
+    ]
     lines += [f"note     {note}" for note in plan.notes]
     return "\n".join(lines)
 
@@ -236,4 +268,3 @@ def check_accounting(documents: int, created: int, kept: int, dropped: int, fail
             f"the books do not balance: {documents} documents came in and {created} were made, but {kept} were kept, "
             f"{dropped} dropped and {failed} failed; please report this with the run's manifest.json"
         )
-

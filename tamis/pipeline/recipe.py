@@ -102,7 +102,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _TRUE_FALSE, list("tTfF"
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), output: str | None = None) -> tuple[Recipe, Source]:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), output: str | None = None
+) -> tuple[Recipe, Source]:
     """Read and check a recipe file; ``overrides`` are ``stage.key=value``, ``output`` replaces ``output.path``.
 
     Raises RecipeError with one line per mistake.
@@ -123,7 +125,9 @@ def parse_recipe(
     source = Source(name)
     plain = _compose(text, source)
     if not isinstance(plain, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+        raise RecipeError(
+            f"{name}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}"
+        )
     for override in overrides:
         apply_override(plain, override, source)
     if output is not None:
@@ -139,7 +143,9 @@ def _compose(text: str, source: Source) -> Any:
         node = yaml.compose(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{source.name}:{line}: not valid YAML: {error.problem or error.context}") from None
+        raise RecipeError(
+            f"{source.name}:{line}: not valid YAML: {error.problem or error.context}"
+        ) from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{source.name}: not valid YAML: {error}") from None
     if node is None:
@@ -172,7 +178,9 @@ def apply_override(plain: dict[str, Any], override: str, source: Source) -> None
     """``gopher_quality.min_words=100`` or ``words=unicode`` on plain values, before they are checked."""
     path, equals, value = override.partition("=")
     if not equals or not path:
-        raise RecipeError(f"--set {override}: write it as stage.key=value, for example gopher_quality.min_words=100")
+        raise RecipeError(
+            f"--set {override}: write it as stage.key=value, for example gopher_quality.min_words=100"
+        )
     first, *rest = path.strip().split(".")
     target: Any = plain
     key: Key = ()
@@ -185,7 +193,9 @@ def apply_override(plain: dict[str, Any], override: str, source: Source) -> None
         rest = [first, *rest]
     else:
         valid = [*names, *(one for one in Recipe.model_fields if one != "stages")]
-        raise RecipeError(f"--set {override}: there is no {first} in the recipe{nearest(first, valid)}")
+        raise RecipeError(
+            f"--set {override}: there is no {first} in the recipe{nearest(first, valid)}"
+        )
     if not rest:
         raise RecipeError(f"--set {override}: name the key too, for example {first}.key=value")
     for name in rest[:-1]:
@@ -242,15 +252,28 @@ def build_recipe(plain: dict[str, Any], source: Source) -> Recipe:
     ]  # fmt: skip
     output = values.pop("output", None)
     if output is None:
-        problems.append(f"{source.name}: there is no output folder; add output: {{path: ...}} or give -o DIR")
+        problems.append(
+            f"{source.name}: there is no output folder; add output: {{path: ...}} or give -o DIR"
+        )
     else:
-        output = _validated(Output, {"path": output} if isinstance(output, str) else output, source, problems, ("output",))
+        output = _validated(
+            Output,
+            {"path": output} if isinstance(output, str) else output,
+            source,
+            problems,
+            ("output",),
+        )
     _check_unknown_keys(values, source, problems)
     known = {name: value for name, value in values.items() if name in Recipe.model_fields}
     recipe = None
     placeholder = Output(path="-")
     try:
-        recipe = Recipe(input=tuple(filter(None, built)), stages=tuple(filter(None, stages)), output=output or placeholder, **known)
+        recipe = Recipe(
+            input=tuple(filter(None, built)),
+            stages=tuple(filter(None, stages)),
+            output=output or placeholder,
+            **known,
+        )
     except ValidationError as error:
         problems += _explain(error, Recipe, source, ())
     if recipe is not None and not problems:
@@ -268,26 +291,38 @@ def _check_unknown_keys(values: dict[str, Any], source: Source, problems: list[s
             )
 
 
-def _build_stages(entries: Any, words: Any, source: Source, problems: list[str]) -> list[Stage | None]:
+def _build_stages(
+    entries: Any, words: Any, source: Source, problems: list[str]
+) -> list[Stage | None]:
     if entries is None:
         entries = []
     if not isinstance(entries, list):
-        problems.append(f"{source.place(('stages',))}: stages is a list, one stage a line with a dash in front")
+        problems.append(
+            f"{source.place(('stages',))}: stages is a list, one stage a line with a dash in front"
+        )
         return []
-    return [_build_stage(entry, index, words, source, problems) for index, entry in enumerate(entries)]
+    return [
+        _build_stage(entry, index, words, source, problems) for index, entry in enumerate(entries)
+    ]
 
 
-def _build_stage(entry: Any, index: int, words: Any, source: Source, problems: list[str]) -> Stage | None:
+def _build_stage(
+    entry: Any, index: int, words: Any, source: Source, problems: list[str]
+) -> Stage | None:
     key: Key = ("stages", index)
     if isinstance(entry, dict) and len(entry) == 1:
         kind, config = next(iter(entry.items()))
     elif isinstance(entry, str):
         kind, config = entry, None
     else:
-        problems.append(f"{source.place(key)}: a stage is a name, or one name with its settings: - gopher_quality: {{min_words: 50}}")
+        problems.append(
+            f"{source.place(key)}: a stage is a name, or one name with its settings: - gopher_quality: {{min_words: 50}}"
+        )
         return None
     if kind not in stage_targets():
-        problems.append(f"{source.place(key)}: there is no stage {kind}{nearest(str(kind), stage_targets())}")
+        problems.append(
+            f"{source.place(key)}: there is no stage {kind}{nearest(str(kind), stage_targets())}"
+        )
         return None
     cls = stage_class(kind)
     config = {} if config is None else config
@@ -298,7 +333,9 @@ def _build_stage(entry: Any, index: int, words: Any, source: Source, problems: l
 
 def _validated(cls: type[Any], config: Any, source: Source, problems: list[str], key: Key) -> Any:
     if not isinstance(config, dict):
-        problems.append(f"{source.place(key)}: {_dotted(key)} takes a mapping of settings, not {config!r}")
+        problems.append(
+            f"{source.place(key)}: {_dotted(key)} takes a mapping of settings, not {config!r}"
+        )
         return None
     try:
         return cls(**{str(name): value for name, value in config.items()})
@@ -315,7 +352,9 @@ def _explain(error: ValidationError, model: type[BaseModel], source: Source, key
         where = (*key, *(part for part in one["loc"] if part != "[key]"))
         name = str(one["loc"][-1]) if one["loc"] else ""
         if one["type"] == "extra_forbidden":
-            message = f"{_dotted(where)}: there is no such setting{nearest(name, model.model_fields)}"
+            message = (
+                f"{_dotted(where)}: there is no such setting{nearest(name, model.model_fields)}"
+            )
         elif one["type"] == "missing":
             message = f"{_dotted(where)} is missing"
         else:
@@ -346,7 +385,9 @@ def check_stages(recipe: Recipe, source: Source) -> list[str]:
         problems += _rules_that_never_match(stage, key, source)
         for model in stage.models():
             if not model.exists():
-                problems.append(f"{source.place(key)}: {stage.name} needs the file {model}, which is not there{nearest_file(model)}")
+                problems.append(
+                    f"{source.place(key)}: {stage.name} needs the file {model}, which is not there{nearest_file(model)}"
+                )
     return problems
 
 

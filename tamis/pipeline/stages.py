@@ -108,7 +108,9 @@ class Verdicts:
 class Stage(BaseModel):
     """What all stages have: a name, a version that invalidates old results, and columns they need and give."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True
+    )
 
     name: str = ""
     """The name in the recipe, ledger and report; columns are called ``<name>.<measure>``. Set it to use a stage twice."""
@@ -121,6 +123,12 @@ class Stage(BaseModel):
     def model_post_init(self, context: Any, /) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.kind)
+
+    def __call__(self, data: Any) -> Any:
+        """This stage alone on a table or a batch of rows; see ``adapters.apply_to``."""
+        from tamis.pipeline.adapters import apply_to
+
+        return apply_to(self, data)
 
     def requires(self) -> tuple[str, ...]:
         """Columns besides id and text that must exist before this stage."""
@@ -228,4 +236,3 @@ class Summaries:
                 table = pa.ipc.open_file(source).read_all()
             tables.append(table if columns is None else table.select(columns))
         return pa.concat_tables(tables)
-

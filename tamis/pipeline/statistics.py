@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tamis.pipeline.documents import ID, ROW, SOURCE, TEXT, Documents
+from tamis.pipeline.documents import ID, ROW, SOURCE, Documents
 from tamis.pipeline.stages import Filter, Measure, Quantity, Stage, Verdicts
 
 SAMPLES_PER_RULE = 3
@@ -37,7 +37,9 @@ def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
     """Linear bins for bounded quantities, otherwise [0, 1) and then eight bins a decade; the last bin takes the rest."""
     if np.isfinite(quantity.high):
         return np.linspace(quantity.low, quantity.high, LINEAR_BINS + 1)
-    return np.concatenate([[0.0], 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)])
+    return np.concatenate(
+        [[0.0], 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)]
+    )
 
 
 def bin_index(quantity: Quantity, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -82,7 +84,11 @@ class Histogram:
         self.missing += other.missing
 
     def to_json(self) -> dict[str, Any]:
-        return {"kept": self.kept.tolist(), "dropped": self.dropped.tolist(), "missing": self.missing}
+        return {
+            "kept": self.kept.tolist(),
+            "dropped": self.dropped.tolist(),
+            "missing": self.missing,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Histogram:
@@ -108,7 +114,10 @@ class Samples:
 
 
 def sample_entries(
-    documents: Documents, rows: NDArray[np.int64], hashes: NDArray[np.uint64], **columns: Sequence[Any]
+    documents: Documents,
+    rows: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    **columns: Sequence[Any],
 ) -> list[tuple[int, dict[str, Any]]]:
     """Samples of the given rows of a batch: id, source, a bounded part of the text, and what ``columns`` adds."""
     entries = []
@@ -146,7 +155,11 @@ class StageStatistics:
     change_samples: Samples = field(default_factory=Samples)
 
     def count_verdicts(
-        self, documents: Documents, entering: NDArray[np.bool_], verdicts: Verdicts, detail: pa.Array | None
+        self,
+        documents: Documents,
+        entering: NDArray[np.bool_],
+        verdicts: Verdicts,
+        detail: pa.Array | None,
     ) -> None:
         dropped = np.flatnonzero(entering & ~verdicts.keep)
         self.dropped += len(dropped)
@@ -163,12 +176,20 @@ class StageStatistics:
             details = [None if detail is None else detail[row].as_py() for row in rows.tolist()]
             samples.add(
                 sample_entries(
-                    documents, rows, hashes[mine][best], value=verdicts.value[rows].tolist(), detail=details
+                    documents,
+                    rows,
+                    hashes[mine][best],
+                    value=verdicts.value[rows].tolist(),
+                    detail=details,
                 )
             )
 
     def count_measures(
-        self, quantities: Sequence[Quantity], measures: Mapping[str, Any], entering: NDArray[np.bool_], kept: NDArray[np.bool_]
+        self,
+        quantities: Sequence[Quantity],
+        measures: Mapping[str, Any],
+        entering: NDArray[np.bool_],
+        kept: NDArray[np.bool_],
     ) -> None:
         """Distributions over the documents that entered the stage."""
         everything = bool(entering.all())
@@ -179,7 +200,15 @@ class StageStatistics:
             histogram.add(quantity, values, dropped)
 
     def merge(self, other: StageStatistics) -> None:
-        for name in ("entered", "dropped", "changed", "failed", "created", "bytes_entered", "cpu_seconds"):
+        for name in (
+            "entered",
+            "dropped",
+            "changed",
+            "failed",
+            "created",
+            "bytes_entered",
+            "cpu_seconds",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for rule, number in other.rules.items():
             self.rules[rule] = self.rules.get(rule, 0) + number
@@ -187,15 +216,28 @@ class StageStatistics:
             if name in self.histograms:
                 self.histograms[name].merge(histogram)
             else:
-                self.histograms[name] = Histogram(histogram.kept.copy(), histogram.dropped.copy(), histogram.missing)
+                self.histograms[name] = Histogram(
+                    histogram.kept.copy(), histogram.dropped.copy(), histogram.missing
+                )
         for rule, samples in other.rule_samples.items():
             self.rule_samples.setdefault(rule, Samples()).add(samples.entries)
         self.change_samples.add(other.change_samples.entries)
 
     def to_json(self) -> dict[str, Any]:
-        plain = ("entered", "dropped", "changed", "failed", "created", "bytes_entered", "cpu_seconds", "rules")
+        plain = (
+            "entered",
+            "dropped",
+            "changed",
+            "failed",
+            "created",
+            "bytes_entered",
+            "cpu_seconds",
+            "rules",
+        )
         return {name: getattr(self, name) for name in plain} | {
-            "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
+            "histograms": {
+                name: histogram.to_json() for name, histogram in self.histograms.items()
+            },
             "rule_samples": {rule: samples.entries for rule, samples in self.rule_samples.items()},
             "change_samples": self.change_samples.entries,
         }
@@ -203,7 +245,9 @@ class StageStatistics:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StageStatistics:
         value = dict(value)
-        histograms = {name: Histogram.from_json(one) for name, one in value.pop("histograms").items()}
+        histograms = {
+            name: Histogram.from_json(one) for name, one in value.pop("histograms").items()
+        }
         samples = {rule: _samples(entries) for rule, entries in value.pop("rule_samples").items()}
         changes = _samples(value.pop("change_samples"))
         return cls(**value, histograms=histograms, rule_samples=samples, change_samples=changes)

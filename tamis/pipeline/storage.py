@@ -59,7 +59,9 @@ class RunFolder:
         self.root = str(root).rstrip("/") or "/"
         fs, path = fsspec.core.url_to_fs(self.root)
         self.path = path.rstrip("/")
-        self.is_local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+        self.is_local = "file" in (
+            fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
+        )
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -98,7 +100,9 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         with self.write(name) as file:
-            file.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.write(
+                json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            )
 
     def read_json(self, name: str) -> Any:
         """The parsed file, or None when it is missing or not valid JSON (a torn record counts as none)."""
@@ -147,7 +151,10 @@ class RunFolder:
     def is_intact(self, name: str, identity: dict[str, Any]) -> bool:
         """Whether the file is there with the recorded length and content."""
         try:
-            return self.fs.size(self.full(name)) == identity["bytes"] and self.identity(name) == identity
+            return (
+                self.fs.size(self.full(name)) == identity["bytes"]
+                and self.identity(name) == identity
+            )
         except FileNotFoundError:
             return False
 

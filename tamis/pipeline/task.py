@@ -12,7 +12,6 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from functools import partial
 from time import perf_counter, thread_time
 from typing import Any
@@ -21,7 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tamis.pipeline.apply import LEDGER, BatchResult, apply_isolating, apply_stages, measures_schema, text_bytes
+from tamis.pipeline.apply import (
+    LEDGER,
+    BatchResult,
+    apply_isolating,
+    apply_stages,
+    measures_schema,
+    text_bytes,
+)
 from tamis.pipeline.documents import DROPPED, ROW, SOURCE, Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.plan import Task, output_schema
@@ -46,7 +52,9 @@ Apply = Callable[[pa.RecordBatch], BatchResult]
 class Guard:
     """Stands between a task and its input; the one of ``isolation`` finds out on which document a process dies."""
 
-    def read(self, source: Iterator[pa.RecordBatch | BadRecord]) -> pa.RecordBatch | BadRecord | None:
+    def read(
+        self, source: Iterator[pa.RecordBatch | BadRecord]
+    ) -> pa.RecordBatch | BadRecord | None:
         """The next item of the input, None at its end."""
         return next(source, None)
 
@@ -54,7 +62,9 @@ class Guard:
         return apply_isolating(batch, apply)
 
 
-def run_task(task: Task, report: Report | None = None, guard: Guard | None = None) -> dict[str, Any]:
+def run_task(
+    task: Task, report: Report | None = None, guard: Guard | None = None
+) -> dict[str, Any]:
     """Do the task and give its completion record, which is then on disk too."""
     wall, cpu = perf_counter(), thread_time()
     guard = guard or Guard()
@@ -62,7 +72,12 @@ def run_task(task: Task, report: Report | None = None, guard: Guard | None = Non
     with ExitStack() as stack:
         files = TaskFiles(task, stack)
         stages = load_stages(task)
-        apply = partial(apply_stages, stages=stages, measures=task.recipe.measures, summarizes=task.phase.summarizes)
+        apply = partial(
+            apply_stages,
+            stages=stages,
+            measures=task.recipe.measures,
+            summarizes=task.phase.summarizes,
+        )
         for batch in _batches(task, files, statistics, guard):
             result = guard.apply(batch, apply)
             _check_failures(result.statistics, statistics)
@@ -94,12 +109,16 @@ def run_task(task: Task, report: Report | None = None, guard: Guard | None = Non
 def load_stages(task: Task) -> list[Stage]:
     """The stages of the phase, the fitted one with its state."""
     return [
-        stage.load(task.folder.local(task.fitted[stage.name])) if isinstance(stage, Fitted) else stage
+        stage.load(task.folder.local(task.fitted[stage.name]))
+        if isinstance(stage, Fitted)
+        else stage
         for stage in task.phase.stages
     ]
 
 
-def _batches(task: Task, files: TaskFiles, statistics: Statistics, guard: Guard) -> Iterator[pa.RecordBatch]:
+def _batches(
+    task: Task, files: TaskFiles, statistics: Statistics, guard: Guard
+) -> Iterator[pa.RecordBatch]:
     """The input of a task; bad records are counted and written on the way."""
     source = _read_slice(task) if task.slice is not None else _read_spools(task)
     while True:
@@ -143,7 +162,9 @@ def _read_slice(task: Task) -> Iterator[pa.RecordBatch | BadRecord]:
 def _read_spools(task: Task) -> Iterator[pa.RecordBatch]:
     for name, identity in task.spools:
         if not task.folder.is_intact(name, identity):
-            raise TamisError(f"{task.folder.full(name)} was damaged after it was written; run again, it will be made anew")
+            raise TamisError(
+                f"{task.folder.full(name)} was damaged after it was written; run again, it will be made anew"
+            )
         with pa.memory_map(str(task.folder.local(name))) as source:
             reader = pa.ipc.open_file(source)
             for index in range(reader.num_record_batches):
@@ -214,7 +235,9 @@ def _check_failures(new: Statistics, total: Statistics) -> None:
         return
     failed = new.failed + sum(stage.failed for stage in total.stages.values())
     if failed > max(STAGE_FAILURES, STAGE_FAILURE_SHARE * total.documents):
-        raise TamisError(f"stages raised on {failed} of {total.documents} documents; the first: {new.errors[0]['reason']}")
+        raise TamisError(
+            f"stages raised on {failed} of {total.documents} documents; the first: {new.errors[0]['reason']}"
+        )
 
 
 class TaskFiles:
@@ -240,7 +263,9 @@ class TaskFiles:
             self._table(f"ledger/{self.task.name}.parquet", LEDGER).add(table)
         for measures in result.measures:
             schema = measures_schema(self.task.phase.stages)
-            self._table(f"measures/{self.task.name}.parquet", schema).add(with_columns(measures, schema))
+            self._table(f"measures/{self.task.name}.parquet", schema).add(
+                with_columns(measures, schema)
+            )
         for summary in result.summaries:
             self.write_summary(summary)
         if self.task.phase.last:
@@ -252,13 +277,18 @@ class TaskFiles:
         self._arrow(self.summary_name, summary.schema, None).write_batch(summary)
 
     def write_error(self, error: dict[str, Any]) -> None:
-        self._open(f"errors/{self.task.name}.jsonl").write(json.dumps(error, ensure_ascii=False).encode() + b"\n")
+        self._open(f"errors/{self.task.name}.jsonl").write(
+            json.dumps(error, ensure_ascii=False).encode() + b"\n"
+        )
 
     def close(self) -> dict[str, Any]:
         """Finish and publish all files; gives their lengths and hashes."""
         if self.task.phase.last and (self._shard_writer is not None or self.task.number == 0):
             for number, shard in enumerate(self._shards().close()):
-                self.shards.append({"path": self._shard_name(number), **asdict(shard)})
+                self.shards.append({"path": self._shard_name(number), **shard._asdict()})
+            if not self.shards and self.task.recipe.output.format == "parquet":
+                # Nothing was kept: readers of the folder still find its columns.
+                pq.write_table(self._output_schema().empty_table(), self._open(self._shard_name(0)))
         for writer in self._writers.values():
             writer.close()
         self.stack.close()
@@ -269,7 +299,9 @@ class TaskFiles:
             self.opened[name] = self.stack.enter_context(self.task.folder.write(name))
         return self.opened[name]
 
-    def _arrow(self, name: str, schema: pa.Schema, compression: str | None) -> pa.ipc.RecordBatchFileWriter:
+    def _arrow(
+        self, name: str, schema: pa.Schema, compression: str | None
+    ) -> pa.ipc.RecordBatchFileWriter:
         if name not in self._writers:
             options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
             self._writers[name] = pa.ipc.new_file(self._open(name), schema, options=options)
@@ -283,7 +315,9 @@ class TaskFiles:
 
     def _shards(self) -> ShardWriter:
         if self._shard_writer is None:
-            self._shard_writer = ShardWriter(self._open_shard, self._output_schema(), self.task.recipe.output)
+            self._shard_writer = ShardWriter(
+                self._open_shard, self._output_schema(), self.task.recipe.output
+            )
         return self._shard_writer
 
     def _output_schema(self) -> pa.Schema:
@@ -303,7 +337,10 @@ class TaskFiles:
 def with_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch with exactly the columns of the schema, null where it has none."""
     columns = [
-        batch.column(one.name) if one.name in batch.schema.names else pa.nulls(batch.num_rows, one.type) for one in schema
+        batch.column(one.name)
+        if one.name in batch.schema.names
+        else pa.nulls(batch.num_rows, one.type)
+        for one in schema
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -325,7 +362,11 @@ class ParquetTable:
 
     def _flush(self) -> None:
         if self.rows:
-            table = pa.Table.from_batches(self.pending, self.schema).unify_dictionaries().combine_chunks()
+            table = (
+                pa.Table.from_batches(self.pending, self.schema)
+                .unify_dictionaries()
+                .combine_chunks()
+            )
             self._writer.write_table(table)
         self.pending, self.rows = [], 0
 

@@ -5,129 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
-from tamis.pipeline.documents import ID, SOURCE, TEXT
+from tamis.pipeline.documents import ID, PADDING, RESERVED, SOURCE, TEXT
 from tamis.pipeline.errors import TamisError
+from tamis.pipeline.readers import scan
 from tamis.pipeline.readers.assemble import assemble
-from tamis.pipeline.readers.inputs import EXTRA, Input
+from tamis.pipeline.readers.document import BadDocument, DocumentParser, too_long
+from tamis.pipeline.readers.inputs import Input
 from tamis.pipeline.readers.lines import Block, Broken, TooLong, slice_lines
-from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
+from tamis.pipeline.readers.records import BadRecord, excerpt
 from tamis.pipeline.readers.slices import Slice, open_slice
-from tamis.pipeline.readers.values import Convert, Mismatch, converter, describe, json_text
-
-
-class BadDocument(Exception):
-    """Why a line gives no document."""
-
-
-class DocumentParser:
-    """Lines to rows of the declared columns, one at a time; it decides about everything that is unusual."""
-
-    def __init__(self, entry: Input, schema: pa.Schema) -> None:
-        self.entry = entry
-        self.names = [field.name for field in schema]
-        self.strict = entry.columns is not None
-        self.has_extra = not self.strict and EXTRA in self.names
-        self.columns: dict[str, tuple[int, Convert]] = {}
-        for index, field in enumerate(schema):
-            if field.name == SOURCE and entry.source is not None:
-                continue
-            key = {TEXT: entry.text, ID: entry.id}.get(field.name, field.name)
-            any_as_text = field.name == ID or (field.name != TEXT and not self.strict)
-            self.columns[key] = (index, converter(field.type, any_as_text))
-
-    def parse(self, line: bytes) -> list[Any]:
-        """The values in the order of the schema; raises BadDocument."""
-        document = self._object(line)
-        row: list[Any] = [None] * len(self.names)
-        extra: dict[str, Any] = {}
-        for key, value in document.items():
-            if key not in self.columns:
-                if (
-                    self.has_extra
-                    and self.entry.renamed(key) is not None
-                    and not self._is_source(key)
-                ):
-                    extra[key] = value
-                continue
-            index, convert = self.columns[key]
-            if value is None:
-                continue
-            try:
-                row[index] = convert(value)
-            except Mismatch:
-                if not self.has_extra or key == self.entry.text:
-                    raise BadDocument(self._mismatch(key, value)) from None
-                extra[key] = value
-        if row[self.names.index(TEXT)] is None:
-            raise BadDocument(self._no_text(document))
-        if extra:
-            index = self.names.index(EXTRA)
-            row[index] = self._merged(row[index], extra)
-        return row
-
-    def _object(self, line: bytes) -> dict[str, Any]:
-        if len(line) > self.entry.max_document_bytes:
-            raise BadDocument(too_long(self.entry))
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise BadDocument(f"invalid JSON: {str(error).replace(' line 1', '')}") from None
-        if not isinstance(document, dict):
-            raise BadDocument(
-                f"the line is {'null' if document is None else describe(document)}, not a JSON object"
-            )
-        return document
-
-    def _is_source(self, key: str) -> bool:
-        return key == SOURCE and self.entry.source is not None
-
-    def _mismatch(self, key: str, value: Any) -> str:
-        if key == self.entry.text:
-            return f"the text {key!r} is {describe(value)}, not a string"
-        type_ = (self.entry.columns or {}).get(key, "string")
-        return f"column {key!r} is {describe(value)}, not {type_} as declared"
-
-    def _no_text(self, document: dict[str, Any]) -> str:
-        if self.entry.text in document:
-            return f"the text {self.entry.text!r} is null"
-        return f"there is no key {self.entry.text!r}; {nearest(self.entry.text, document)}"
-
-    def _merged(self, own: str | None, extra: dict[str, Any]) -> str:
-        """The keys without a column, beside what the document itself had under ``extra``."""
-        if own is not None:
-            try:
-                mine = orjson.loads(own)
-            except orjson.JSONDecodeError:
-                mine = own
-            extra = {**mine, **extra} if isinstance(mine, dict) else {EXTRA: mine, **extra}
-        return json_text(extra)
-
-
-def too_long(entry: Input) -> str:
-    return f"longer than max_document_bytes ({entry.max_document_bytes:,})"
+from tamis.pipeline.readers.values import conforms
 
 
 def read_jsonl(
     part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
 ) -> Iterator[pa.RecordBatch | BadRecord]:
     """The documents of a slice of a JSONL file; see ``readers.read_slice``."""
-    parser = DocumentParser(entry, schema)
-    read_any = False
+    parser = BlockParser(part, entry, schema, batch_rows)
+    read_any = part.start > 0
     with open_slice(part) as file:
         for found in slice_lines(file, part, batch_bytes, entry.max_document_bytes):
             if isinstance(found, Block):
-                read_any = True
-                yield from _read_block(found, part, parser, schema, batch_rows)
+                yield from parser.parse(found)
             elif isinstance(found, TooLong):
-                read_any = True
-                yield BadRecord(
-                    position(part, found.offset, found.line), too_long(entry), excerpt(found.head)
-                )
+                where = position(part, found.offset, found.line)
+                yield BadRecord(where, too_long(entry), excerpt(found.head))
+            elif read_any:
+                yield _broken(found, part)
             else:
-                yield _broken(found, part, read_any)
+                raise TamisError(f"cannot read {part.name}: {found.error}") from None
+            read_any = True
 
 
 def position(part: Slice, offset: int, line: int) -> str:
@@ -139,39 +50,178 @@ def position(part: Slice, offset: int, line: int) -> str:
     return f"byte {offset} of the data that begins at byte {part.start} of the compressed file"
 
 
-def _broken(found: Broken, part: Slice, read_any: bool) -> BadRecord:
-    if not read_any and part.start == 0:
-        raise TamisError(f"cannot read {part.name}: {found.error}") from None
-    return BadRecord(
-        position(part, found.offset, found.line), f"the rest cannot be read: {found.error}", ""
-    )
+def _broken(found: Broken, part: Slice) -> BadRecord:
+    where = position(part, found.offset, found.line)
+    return BadRecord(where, f"the rest cannot be read: {found.error}", "")
 
 
-def _read_block(
-    block: Block, part: Slice, parser: DocumentParser, schema: pa.Schema, batch_rows: int
-) -> Iterator[pa.RecordBatch | BadRecord]:
-    rows: list[list[Any]] = []
-    offset, line = block.offset, block.line
-    for raw in bytes(memoryview(block.buffer)[: block.length]).split(b"\n")[:-1]:
-        if raw.strip():
-            try:
-                rows.append(parser.parse(raw))
-            except BadDocument as error:
-                yield BadRecord(position(part, offset, line), str(error), excerpt(raw))
-        offset += len(raw) + 1
-        line += 1
-        if len(rows) >= batch_rows:
-            yield _batch(rows, parser.entry, schema, part.name)
-            rows = []
-    if rows:
-        yield _batch(rows, parser.entry, schema, part.name)
+class BlockParser:
+    """Blocks of lines to batches: the kernel reads what is as expected, ``DocumentParser`` the odd lines."""
+
+    def __init__(self, part: Slice, entry: Input, schema: pa.Schema, batch_rows: int) -> None:
+        self.part, self.entry, self.schema = part, entry, schema
+        self.document = DocumentParser(entry, schema)
+        kinds = self._kinds()
+        self.other = scan.IGNORED if entry.columns is not None else scan.ODD
+        self.names = [self.document.name_of(key) for key in kinds]
+        self.kinds = np.array(list(kinds.values()), np.int64)
+        encoded = [key.encode() for key in kinds]
+        self.keys = np.frombuffer(b"".join(encoded), np.uint8)
+        self.key_offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        self.starts = np.empty((len(kinds), batch_rows), np.int64)
+        self.stops = np.empty_like(self.starts)
+        self.state = np.empty((len(kinds), batch_rows), np.uint8)
+        self.lines = np.empty((2, batch_rows), np.int64)
+        self.odd = np.empty(batch_rows, np.bool_)
+        self.text_offsets = np.zeros(batch_rows + 1, np.int64)
+        self.text = self.values = np.empty(0, np.uint8)
+
+    def _kinds(self) -> dict[str, int]:
+        """What the kernel lets stand under each key."""
+        kinds = {key: _kind(self.schema.field(index)) for key, (index, _) in self.document.columns.items()}
+        left_out = [*RESERVED, TEXT, ID]
+        if self.entry.source is not None:
+            left_out.append(SOURCE)
+        return dict.fromkeys(left_out, scan.IGNORED) | kinds
+
+    def parse(self, block: Block) -> Iterator[pa.RecordBatch | BadRecord]:
+        """The documents of a block, in batches, and its lines that are none."""
+        source = np.frombuffer(block.buffer, np.uint8)
+        if len(self.text) < len(source):
+            self.text, self.values = np.empty(len(source), np.uint8), np.empty(len(source), np.uint8)
+        valid = is_utf8(block)
+        at = 0
+        while at < block.length:
+            at, rows = scan.scan_lines(
+                source, at, block.length, self.entry.max_document_bytes,
+                self.keys, self.key_offsets, self.kinds, self.other,
+                self.text, self.text_offsets, self.values,
+                self.starts, self.stops, self.state, self.lines, self.odd,
+            )  # fmt: skip
+            if not valid:
+                self.odd[:rows] = True
+            yield from self._batch(block, rows)
+
+    def _batch(self, block: Block, rows: int) -> Iterator[pa.RecordBatch | BadRecord]:
+        columns = self._columns(rows)
+        odd = np.flatnonzero(self.odd[:rows])
+        if len(odd):
+            order = np.arange(rows)
+            parsed: list[list[Any]] = []
+            for row in odd.tolist():
+                start, stop = self.lines[:, row].tolist()
+                line = bytes(memoryview(block.buffer)[start:stop])
+                try:
+                    parsed.append(self.document.parse(line))
+                    order[row] = rows + len(parsed) - 1
+                except BadDocument as error:
+                    order[row] = -1
+                    number = block.line + block.buffer.count(b"\n", 0, start)
+                    where = position(self.part, block.offset + start, number)
+                    yield BadRecord(where, str(error), excerpt(line))
+            order = order[order >= 0]
+            rows = len(order)
+            columns = self._merge(columns, parsed, order)
+        if rows:
+            yield assemble(columns, rows, self.entry, self.schema, self.part.name)
+
+    def _merge(self, columns: dict[str, pa.Array], parsed: list[list[Any]], order: Any) -> dict[str, pa.Array]:
+        """The rows in ``order``, an index into the kernel's rows and then those that were parsed one by one."""
+        taken = pa.array(order)
+        merged = {}
+        for index, field in enumerate(self.schema):
+            values = pa.array([row[index] for row in parsed], field.type)
+            if field.name in columns:
+                values = pa.concat_arrays([columns[field.name], values])
+            else:
+                values = pa.concat_arrays([pa.nulls(len(self.odd), field.type)[: self._rows], values])
+            merged[field.name] = values.take(taken)
+        return merged
+
+    def _columns(self, rows: int) -> dict[str, pa.Array]:
+        """What the kernel found, as columns of the schema; odd rows are null, or an empty text.
+
+        Nested values are parsed here; rows whose value does not fit the declared type become odd.
+        """
+        self._rows = rows
+        columns = {}
+        for column, (name, kind) in enumerate(zip(self.names, self.kinds.tolist(), strict=True)):
+            if kind == scan.NESTED:
+                columns[name] = self._nested(column, rows, self.schema.field(name).type)
+        for column, (name, kind) in enumerate(zip(self.names, self.kinds.tolist(), strict=True)):
+            if kind == scan.TEXT:
+                columns[name] = self._text(rows)
+            elif kind not in (scan.IGNORED, scan.ODD, scan.NESTED):
+                columns[name] = _cast(self._strings(column, rows), self.schema.field(name).type)
+        return columns
+
+    def _text(self, rows: int) -> pa.LargeStringArray:
+        """A copy of the text, with room behind it that kernels may read."""
+        size = int(self.text_offsets[rows])
+        data = pa.allocate_buffer(size + PADDING)
+        view = np.frombuffer(data, np.uint8)
+        view[:size] = self.text[:size]
+        view[size:] = 0
+        offsets = pa.py_buffer(self.text_offsets[: rows + 1].copy())
+        return pa.LargeStringArray.from_buffers(rows, offsets, data)
+
+    def _strings(self, column: int, rows: int) -> pa.StringArray:
+        """The raw values of a column; null where there is none."""
+        starts, stops, state = (array[column, :rows] for array in (self.starts, self.stops, self.state))
+        present = state == scan.PRESENT
+        size = int(np.sum(stops - starts, where=present))
+        data = np.empty(size + scan.WIDTH, np.uint8)
+        offsets = np.zeros(rows + 1, np.int32)
+        scan.gather(self.values, starts, stops, state, data, offsets)
+        validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+        buffers = (pa.py_buffer(offsets), pa.py_buffer(data[:size]), validity)
+        return pa.StringArray.from_buffers(rows, *buffers)
+
+    def _nested(self, column: int, rows: int, type_: pa.DataType) -> pa.Array:
+        raw = self._strings(column, rows)
+        present = raw.drop_null()
+        try:
+            parsed = iter(orjson.loads(b"[" + ",".join(present.to_pylist()).encode() + b"]"))
+        except orjson.JSONDecodeError:
+            self.odd[:rows] |= raw.is_valid().to_numpy(zero_copy_only=False)
+            return pa.nulls(rows, type_)
+        values: list[Any] = []
+        for row, there in enumerate(raw.is_valid().to_pylist()):
+            value = next(parsed) if there else None
+            if not conforms(value, type_):
+                self.odd[row] = True
+                value = None
+            values.append(value)
+        return pa.array(values, type_)
 
 
-def _batch(rows: list[list[Any]], entry: Input, schema: pa.Schema, name: str) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True)
-    arrays = {
-        field.name: pa.array(values, field.type)
-        for field, values in zip(schema, columns, strict=True)
-        if not (field.name == SOURCE and entry.source is not None)
-    }
-    return assemble(arrays, len(rows), entry, schema, name)
+def is_utf8(block: Block) -> bool:
+    """Whether the whole block is valid UTF-8."""
+    offsets = pa.py_buffer(np.array([0, block.length], np.int64))
+    whole = pa.LargeStringArray.from_buffers(1, offsets, pa.py_buffer(block.buffer))
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _kind(field: pa.Field) -> int:
+    type_ = field.type
+    if field.name == TEXT:
+        return scan.TEXT
+    if field.name == ID:
+        return scan.STRING_OR_INTEGER
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        return scan.STRING
+    if pa.types.is_int64(type_):
+        return scan.INTEGER
+    if pa.types.is_float64(type_):
+        return scan.FLOAT
+    if pa.types.is_boolean(type_):
+        return scan.BOOLEAN
+    return scan.NESTED if pa.types.is_nested(type_) else scan.ODD
+
+
+def _cast(raw: pa.StringArray, type_: pa.DataType) -> pa.Array:
+    return raw if raw.type.equals(type_) else raw.cast(type_)

@@ -18,7 +18,7 @@ from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.assemble import assemble
 from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
 from tamis.pipeline.readers.inputs import EXTRA, Input
-from tamis.pipeline.readers.jsonl import too_long
+from tamis.pipeline.readers.document import too_long
 from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
 from tamis.pipeline.readers.schema import SAMPLE_BYTES, csv_delimiter, csv_header
 from tamis.pipeline.readers.slices import ARROW_FILE_MAGIC, Slice, open_slice

@@ -21,6 +21,7 @@ LEFT, RIGHT, TOP, BOTTOM = 34.0, 352.0, 20.0, 136.0
 _FEWEST_BINS = 8
 # Labels of two thresholds closer than this (in drawing units) go on separate lines.
 _LABEL_ROOM = 78.0
+_TICK_ROOM = 26.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Tick:
 
     at: float
     label: str
-    anchor: str = "middle"
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,11 @@ def draw(
         if kept[i] + dropped[i]
     )
     if _is_logarithmic(edges):
-        ticks = _log_ticks(edges[first], edges[last])
+        start = edges[first] or edges[first + 1]
+        ticks = [0.0] * (not edges[first]) + _log_ticks(start, edges[last])
     else:
         ticks = _linear_ticks(edges[first], edges[last], 1.0 if integers else 0.0)
-    x_ticks = tuple(Tick(across(at), compact(at)) for at in ticks)
+    x_ticks = _apart([Tick(across(at), compact(at)) for at in ticks])
     y_ticks = tuple(Tick(_up(at, peak), compact(at)) for at in _count_ticks(peak))
     return Histogram(bars, x_ticks, y_ticks, _thresholds(across, rules))
 
@@ -115,10 +116,13 @@ def _border(comparison: str, threshold: float) -> float:
 
 def _bins(histogram: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]] | None:
     """(edges, kept, dropped) with finite edges, or None if there is nothing to draw."""
-    raw = histogram.get("edges") or []
+    raw, kept_raw, dropped_raw = (
+        one if isinstance(one, list) else []
+        for one in (histogram.get(key) for key in ("edges", "kept", "dropped"))
+    )
     edges = [math.inf if edge is None else as_number(edge) for edge in raw]
-    kept = [as_number(n) or 0.0 for n in histogram.get("kept") or []]
-    dropped = [as_number(n) or 0.0 for n in histogram.get("dropped") or []]
+    kept = [max(0.0, as_number(n) or 0.0) for n in kept_raw]
+    dropped = [max(0.0, as_number(n) or 0.0) for n in dropped_raw]
     if not len(edges) - 1 == len(kept) == len(dropped) or not sum(kept) + sum(dropped):
         return None
     numbers = [edge for edge in edges if edge is not None]
@@ -219,20 +223,24 @@ def _thresholds(
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Zero if it is on the axis, then 1, 2, 5 times powers of ten: as fine as six labels allow."""
-    start = math.floor(math.log10(max(low, high * 1e-12, 1e-12)))
-    stop = math.floor(math.log10(high)) + 1
+    """1, 2, 5 times powers of ten between two positive numbers: as fine as six labels allow."""
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [
-            step * 10.0**power
-            for power in range(start, stop + 1)
-            for step in steps
-            if max(low, 10.0**start) <= step * 10.0**power <= high
-        ]
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        ticks = [at for at in ticks if low <= at <= high]
         if len(ticks) <= 6:
             break
     return ticks[:: math.ceil(len(ticks) / 6) or 1]
+
+
+def _apart(ticks: Sequence[Tick]) -> tuple[Tick, ...]:
+    """The ticks without those whose label would touch the one before."""
+    chosen: list[Tick] = []
+    for tick in ticks:
+        if not chosen or tick.at - chosen[-1].at >= _TICK_ROOM:
+            chosen.append(tick)
+    return tuple(chosen)
 
 
 def _linear_ticks(low: float, high: float, finest: float) -> list[float]:

@@ -13,7 +13,7 @@ from tamis.pipeline.report.changes import Diff, diff
 from tamis.pipeline.report.figures import as_number, compact, count, percent, plain, share, size
 from tamis.pipeline.report.histogram import Histogram, draw
 
-STAGES, RULES, MEASURES, SOURCES = 60, 60, 60, 24
+STAGES, RULES, MEASURES, SOURCES = 40, 40, 40, 24
 SAMPLES, CHANGES, ERRORS, FILES, FACTS, NOTES = 5, 4, 20, 50, 30, 20
 REASONS = 5
 
@@ -106,7 +106,8 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the template."""
     counts = {key: whole(n) for key, n in mapping(manifest.get("counts")).items()}
     raw_stages = items(manifest.get("stages"))
-    stages = _stages(raw_stages[:STAGES], _widest(raw_stages, counts.get("in", 0)))
+    bytes_kept = mapping(manifest.get("counts")).get("bytes_kept")
+    stages = _stages(raw_stages[:STAGES], _widest(raw_stages, counts.get("in", 0)), bytes_kept)
     reasons = _reasons(stages)
     timing = mapping(manifest.get("timing"))
     words = str(manifest.get("words") or "not recorded")
@@ -118,7 +119,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
             key: counts.get(key, 0) for key in ("in", "kept", "dropped", "failed", "changed")
         },
         "bytes_in": mapping(manifest.get("counts")).get("bytes_in"),
-        "bytes_kept": mapping(manifest.get("counts")).get("bytes_kept"),
+        "bytes_kept": bytes_kept,
         "verdict": verdict(manifest),
         "why": why(reasons, counts.get("dropped", 0)),
         "input_bar": _segments(
@@ -136,7 +137,10 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "error_count": whole(errors.get("count")),
         "timing": timing,
         "time_parts": _time_parts(timing),
-        "phases": items(manifest.get("phases"), FILES),
+        "phases": [
+            {**phase, "stages": ", ".join(map(str, _list(phase.get("stages"))))}
+            for phase in items(manifest.get("phases"), FILES)
+        ],
         "inputs": items(manifest.get("inputs"), FILES),
         "input_count": len(items(manifest.get("inputs"))),
         "outputs": items(manifest.get("outputs"), FILES),
@@ -186,18 +190,16 @@ def alarms(manifest: Mapping[str, Any]) -> list[str]:
     total, kept, dropped, failed = (
         whole(counts.get(key)) for key in ("in", "kept", "dropped", "failed")
     )
-    stages = items(manifest.get("stages"))
-    expands = any(
-        whole(s.get("kept")) + whole(s.get("dropped")) > whole(s.get("in")) for s in stages
-    )
-    if not expands and total != kept + dropped + failed:
+    came = total + whole(counts.get("created"))
+    if came != kept + dropped + failed:
         found.append(
-            f"The documents do not add up: {count(total)} went in, but {count(kept)} kept, "
+            f"The documents do not add up: {count(came)} came in, but {count(kept)} kept, "
             f"{count(dropped)} dropped and {count(failed)} failed make "
             f"{count(kept + dropped + failed)}."
         )
     if failed:
-        found.append(f"{count(failed)} documents failed: a stage could not handle them.")
+        records = "record" if failed == 1 else "records"
+        found.append(f"{count(failed)} {records} failed: see Failed records.")
     return found
 
 
@@ -206,10 +208,8 @@ def commands(
 ) -> list[tuple[str, str]]:
     """(what it is for, command) with an id and a threshold of this run where it has any."""
     run = shlex.quote(_bounded(manifest.get("run") or "RUN"))
-    dropped = next(
-        (sample["id"] for _, rule in reasons for sample in rule.samples if sample.get("id")), None
-    )
-    kept = next((s["id"] for s in items(manifest.get("kept_samples")) if s.get("id")), None)
+    dropped = _first_id(sample for _, rule in reasons for sample in rule.samples)
+    kept = _first_id(items(manifest.get("kept_samples")))
     found = []
     if dropped is not None:
         text = "Follow one dropped document through the stages"
@@ -229,6 +229,12 @@ def commands(
         found.append((text, f"tamis retune {run} --set {shlex.quote(f'{name}={after}')}"))
     found.append(("Make this page again", f"tamis report {run}"))
     return found
+
+
+def _first_id(samples: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first id that can be pasted into a shell: short, and without invisible characters."""
+    ids = (str(sample["id"]) for sample in samples if sample.get("id"))
+    return next((name for name in ids if plain(name, 200) == name and "\n" not in name), None)
 
 
 def _looser(
@@ -256,9 +262,14 @@ def _widest(raw: Sequence[Mapping[str, Any]], total: int) -> int:
     return max([total, *(whole(stage.get(key)) for stage in raw for key in ("in", "kept"))])
 
 
-def _stages(raw: Sequence[Mapping[str, Any]], widest: int) -> list[Stage]:
+def _stages(raw: Sequence[Mapping[str, Any]], widest: int, bytes_kept: Any) -> list[Stage]:
+    """The stages; what one kept, where that is not on record, is what the next one got."""
     seconds = sum(as_number(stage.get("cpu_seconds")) or 0.0 for stage in raw)
-    return [_stage(index, stage, widest, seconds) for index, stage in enumerate(raw, 1)]
+    following = [*(stage.get("bytes_in") for stage in raw[1:]), bytes_kept]
+    return [
+        _stage(index, {"bytes_kept": after, **stage}, widest, seconds)
+        for index, (stage, after) in enumerate(zip(raw, following, strict=True), 1)
+    ]
 
 
 def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) -> Stage:
@@ -419,10 +430,10 @@ def _fact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _argument(value: Any) -> str:
+def _argument(value: str) -> str:
     """A string from data as an argument of a shell command, never read as an option."""
-    quoted = shlex.quote(_bounded(value))
-    return f"-- {quoted}" if quoted.startswith("-") else quoted
+    quoted = shlex.quote(value)
+    return f"-- {quoted}" if value.startswith("-") else quoted
 
 
 def _bounded(value: Any) -> str:

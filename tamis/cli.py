@@ -1,0 +1,147 @@
+"""The command line: one function a command, no logic of its own. Exit status: 0 ok, 1 failed, 2 a wrong recipe or call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tamis.pipeline.errors import TamisError
+
+app = typer.Typer(
+    help="Curate language-model training data, and see why every document was kept or dropped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Run folder, instead of the recipe's.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting; repeatable.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Workers on this machine; 0 works in this process.")]
+SchedulerOption = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, e.g. tcp://host:8786.")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    output: OutputOption = None,
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    fresh: Annotated[bool, typer.Option(help="Forget what an earlier run finished.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress, only the result.")] = False,
+) -> None:
+    """Run a recipe, or resume it where it was stopped."""
+    from tamis.pipeline.pipeline import Pipeline
+    from tamis.pipeline.progress import Progress
+    from tamis.pipeline.summary import format_summary
+
+    pipeline = Pipeline.from_recipe(recipe, set_, output)
+    # One worker needs no cluster: the work is done here.
+    count = 0 if workers == 1 else workers
+    finished = pipeline.run(count, scheduler, fresh, Progress(quiet=quiet))
+    typer.echo(format_summary(finished.manifest))
+
+
+@app.command()
+def check(recipe: RecipePath, output: OutputOption = None, set_: SetOption = []) -> None:  # noqa: B006
+    """Check a recipe and print its plan: input, columns, phases, tasks, models."""
+    from tamis.pipeline.pipeline import Pipeline
+    from tamis.pipeline.plan import describe
+
+    typer.echo(describe(Pipeline.from_recipe(recipe, set_, output).plan()))
+
+
+@app.command()
+def explain(run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]) -> None:  # noqa: A002
+    """The way of one document: each stage, its measures, the rule that dropped it."""
+    from tamis.pipeline.explain import explain as ways_of
+    from tamis.pipeline.explain import format_way
+
+    ways = ways_of(run, id)
+    if len(ways) > 1:
+        typer.echo(f"{len(ways)} documents have this id\n")
+    typer.echo("\n\n".join(format_way(way) for way in ways))
+
+
+@app.command()
+def retune(
+    run: RunPath,
+    set_: SetOption,
+    write: Annotated[bool, typer.Option("--write", help="Run again with the new settings.")] = False,
+    workers: WorkersOption = 1,
+) -> None:
+    """What other thresholds would change, from the kept measures, without reading the text."""
+    from tamis.pipeline.progress import Progress
+    from tamis.pipeline.retune import format_retuned, write_retuned
+    from tamis.pipeline.retune import retune as decide_again
+    from tamis.pipeline.summary import format_summary
+
+    typer.echo(format_retuned(decide_again(run, set_)))
+    if write:
+        manifest = write_retuned(run, set_, 0 if workers == 1 else workers, Progress())
+        typer.echo("\n" + format_summary(manifest))
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Make the HTML report of a run again and say where it is."""
+    from tamis.pipeline.explain import read_manifest
+    from tamis.pipeline.report import write_report
+
+    folder, manifest = read_manifest(run)
+    typer.echo(write_report(manifest, folder.local("report.html")))
+
+
+@app.command()
+def warmup() -> None:
+    """Compile the kernels of all stages now, so that the first run does not wait for them."""
+    from tamis.pipeline.warmup import compile_stages
+
+    for name, seconds in compile_stages():
+        typer.echo(f"{name:<20} {seconds:6.1f} s")
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option("-o", "--output", help="Run folder.")] = "demo-run",
+    workers: WorkersOption = 1,
+) -> None:
+    """Curate the small real corpus that comes with tamis, and say what happened to it."""
+    from tamis.demo import run_demo
+
+    typer.echo(run_demo(output, 0 if workers == 1 else workers))
+
+
+def main() -> None:
+    """The ``tamis`` command: errors are one sentence, never a traceback."""
+    try:
+        app()
+    except TamisError as error:
+        print(f"tamis: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print("tamis: interrupted; run the same command again to go on from here", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - a fault of ours still ends in one sentence
+        with tempfile.NamedTemporaryFile("w", prefix="tamis-", suffix=".log", delete=False) as log:
+            traceback.print_exc(file=log)
+        text = " ".join(str(error).split())[:300]
+        print(f"tamis: unexpected {type(error).__name__}: {text}; the details are in {Path(log.name)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

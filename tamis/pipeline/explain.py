@@ -1,0 +1,169 @@
+"""The whole way of one document through a run: every stage, what it measured, and what it decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tamis.pipeline.documents import ROW
+from tamis.pipeline.errors import TamisError
+from tamis.pipeline.stages import Filter, Measure, Stage
+from tamis.pipeline.storage import RunFolder
+from tamis.registry import stage_class
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measure of a document: its value (None when not measured) and the rules that look at it."""
+
+    name: str
+    value: float | None
+    rules: tuple[str, ...]
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage did with the document; ``decision`` is kept, dropped, changed, failed or not reached."""
+
+    stage: str
+    decision: str
+    reason: str = ""
+    measures: tuple[Measured, ...] = ()
+
+
+@dataclass(frozen=True)
+class Way:
+    """A document's way: several documents may share an id, they differ in ``row``."""
+
+    id: str
+    row: int
+    kept: bool
+    steps: tuple[Step, ...] = field(default_factory=tuple)
+
+
+def read_manifest(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
+    """The manifest of a finished run; TamisError when the folder has none."""
+    folder = RunFolder(run)
+    manifest = folder.read_json("manifest.json")
+    if manifest is None:
+        reason = "the run has not finished" if folder.exists("state") else "it is not the folder of a run"
+        raise TamisError(f"{run} has no manifest.json: {reason}")
+    return folder, manifest
+
+
+def stages_of(manifest: dict[str, Any]) -> list[Stage]:
+    """The stages as they were configured."""
+    entries = [next(iter(entry.items())) for entry in manifest["recipe"]["stages"]]
+    return [stage_class(kind)(**config) for kind, config in entries]
+
+
+def scan(folder: RunFolder, name: str) -> list[pl.LazyFrame]:
+    """The tables below a folder of the run, one lazy frame per phase (their columns differ)."""
+    files = [one for one in folder.names(name) if one.endswith(".parquet")]
+    phases = sorted({one.rpartition("/")[2].partition("-")[0] for one in files})
+    prefix = "" if folder.is_local else folder.root.partition("://")[0] + "://"
+    return [
+        pl.scan_parquet([prefix + folder.full(one) for one in files if one.startswith(f"{name}/{phase}-")])
+        for phase in phases
+    ]
+
+
+def explain(run: str | Path, id: str) -> list[Way]:  # noqa: A002 - the column's name
+    """The ways of all documents with this id. Raises TamisError when the run has no such document."""
+    folder, manifest = read_manifest(run)
+    wanted = pl.col("id") == id
+    decisions = [one for frame in scan(folder, "ledger") for one in frame.filter(wanted).collect().to_dicts()]
+    measures: dict[int, dict[str, Any]] = {}
+    for frame in scan(folder, "measures"):
+        for row in frame.filter(wanted).collect().to_dicts():
+            measures.setdefault(row[ROW], {}).update(row)
+    rows = sorted({*measures, *(one[ROW] for one in decisions)})
+    if not rows and not _is_kept(folder, id):
+        raise TamisError(f"{run} has no document with the id {id}{_similar(folder, id)}")
+    stages = stages_of(manifest)
+    return [
+        _way(id, row, stages, [one for one in decisions if one[ROW] == row], measures.get(row, {}))
+        for row in rows or [-1]
+    ]
+
+
+def _way(
+    id: str, row: int, stages: list[Stage], decisions: list[dict[str, Any]], measures: dict[str, Any]  # noqa: A002
+) -> Way:
+    ended = False
+    steps = []
+    for stage in stages:
+        mine = [one for one in decisions if one["stage"] == stage.name]
+        final = next((one for one in mine if one["action"] in ("dropped", "failed")), None)
+        decision = final["action"] if final else "changed" if mine else "kept"
+        known = _measures(stage, measures, final)
+        if ended:
+            steps.append(Step(stage.name, "not reached", "", tuple(one for one in known if one.value is not None)))
+            continue
+        steps.append(Step(stage.name, decision, _reason(stage, final or (mine[0] if mine else None)), known))
+        ended = final is not None
+    unnamed = [one for one in decisions if not one["stage"]]
+    if unnamed:
+        steps.insert(0, Step("(process)", "failed", unnamed[0]["detail"] or ""))
+    return Way(id, row, not ended and not unnamed, tuple(steps))
+
+
+def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
+    if decision is None:
+        return ""
+    detail = f" ({decision['detail']})" if decision["detail"] else ""
+    if decision["action"] == "failed":
+        return decision["detail"] or ""
+    if decision["action"] == "changed":
+        return f"{decision['value']:+,.0f} bytes removed"
+    for rule in stage.rules():
+        if rule.field == decision["rule"]:
+            return f"{rule.field}: {rule.measure} = {decision['value']:.6g} {rule.comparison} {decision['threshold']:.6g}{detail}"
+    return f"{decision['rule']}{detail}"
+
+
+def _measures(stage: Stage, measures: dict[str, Any], final: dict[str, Any] | None) -> tuple[Measured, ...]:
+    if not isinstance(stage, Measure):
+        return ()
+    rules = stage.rules() if isinstance(stage, Filter) else ()
+    found = []
+    for quantity in stage.provides():
+        mine = [rule for rule in rules if rule.measure == quantity.name and rule.threshold(stage) is not None]
+        shown = tuple(f"{rule.field}: drop if {rule.comparison} {rule.threshold(stage):.6g}" for rule in mine)
+        failed = final is not None and any(rule.field == final["rule"] for rule in mine)
+        found.append(Measured(quantity.name, measures.get(f"{stage.name}.{quantity.name}"), shown, failed))
+    return tuple(found)
+
+
+def _is_kept(folder: RunFolder, id: str) -> bool:  # noqa: A002
+    """Whether a document is in the output (asked only when no measures were kept)."""
+    files = [one for one in folder.names("data") if one.endswith(".parquet")]
+    return any(
+        not pl.scan_parquet(folder.full(one)).filter(pl.col("id") == id).select("id").collect().is_empty()
+        for one in files
+    )
+
+
+def _similar(folder: RunFolder, id: str) -> str:  # noqa: A002
+    for name in ("measures", "ledger"):
+        for frame in scan(folder, name):
+            near = frame.filter(pl.col("id").str.contains(id, literal=True)).select("id").head(3).collect()["id"].to_list()
+            if near:
+                return f"; there is {', '.join(near)}"
+    return ""
+
+
+def format_way(way: Way) -> str:
+    """The way as text for a terminal."""
+    lines = [f"document {way.id}: {'kept' if way.kept else 'not kept'}"]
+    for step in way.steps:
+        lines.append(f"\n{step.stage:<20} {step.decision}" + (f"   {step.reason}" if step.reason else ""))
+        for one in step.measures:
+            value = "not measured" if one.value is None else f"{one.value:.6g}"
+            mark = ">" if one.failed else " "
+            lines.append(f"  {mark} {one.name:<28} {value:>12}   {'; '.join(one.rules)}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""What a run says while it works: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tamis.pipeline.plan import Phase, format_size
+from tamis.pipeline.statistics import Statistics
+
+LINE_EVERY = 10.0
+
+
+class Progress:
+    """Documents, MB/s, kept share by stage and time left, for the phase under way."""
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self.stream = stream or sys.stderr
+        self.quiet = quiet
+        self.console = Console(file=self.stream)
+        self.live = self.console.is_terminal and not quiet
+        self._display: Live | None = None
+        self._begin("", 0, 0)
+
+    def _begin(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done, self.resumed = title, total, done, done
+        self.documents = self.bytes = 0
+        self.statistics = Statistics()
+        self.started = self.last_line = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self._display = Live(
+                self._render(), console=self.console, refresh_per_second=4, transient=True
+            )
+            self._display.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._display:
+            self._display.update(Text())
+            self._display.__exit__(*exception)
+            self._display = None
+
+    def say(self, sentence: str) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def phase(self, phase: Phase, total: int, done: int, tasks: int, tasks_done: int) -> None:
+        """Begin a phase of ``total`` input bytes, of which ``done`` were finished by an earlier run."""
+        names = [stage.name for stage in phase.stages] + ["write"] * phase.last
+        title = f"phase {phase.number}: {' -> '.join(names) or 'read'}"
+        self._begin(title, total, done)
+        if not self.live:
+            resumed = f", {tasks_done} of them finished before" if tasks_done else ""
+            self.say(f"{title} ({tasks} tasks, {format_size(total)}{resumed})")
+        self._refresh()
+
+    def read(self, documents: int, size: int) -> None:
+        """More documents were read by a task under way."""
+        self.documents += documents
+        self.bytes += size
+        if not self.live and time.monotonic() - self.last_line > LINE_EVERY:
+            self.last_line = time.monotonic()
+            self.say(f"  {self._line()}")
+        self._refresh()
+
+    def finished(self, size: int, statistics: Statistics) -> None:
+        """A task of ``size`` input bytes is done."""
+        self.done += size
+        self.statistics.merge(statistics)
+        self._refresh()
+
+    def _line(self) -> str:
+        elapsed = max(time.monotonic() - self.started, 1e-3)
+        share = self.done / self.total if self.total else 1.0
+        line = f"{share:4.0%}  {self.documents:,} documents  {self.bytes / 1e6 / elapsed:.1f} MB/s of text"
+        worked = self.done - self.resumed
+        if worked > 0 and self.done < self.total:
+            line += f"  {_duration(elapsed * (self.total - self.done) / worked)} left"
+        return line
+
+    def _render(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for name, stage in self.statistics.stages.items():
+            if stage.entered:
+                kept = 1 - stage.dropped / stage.entered
+                table.add_row(f"  {name}", f"{kept:.1%} kept", f"{stage.dropped:,} dropped")
+        return Group(Text(self.title, style="bold"), Text(self._line()), table)
+
+    def _refresh(self) -> None:
+        if self._display:
+            self._display.update(self._render())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
