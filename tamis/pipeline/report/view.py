@@ -107,7 +107,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     counts = {key: whole(n) for key, n in mapping(manifest.get("counts")).items()}
     raw_stages = items(manifest.get("stages"))
     bytes_kept = mapping(manifest.get("counts")).get("bytes_kept")
-    stages = _stages(raw_stages[:STAGES], _widest(raw_stages, counts.get("in", 0)), bytes_kept)
+    stages = _stages(raw_stages, _widest(raw_stages, counts.get("in", 0)), bytes_kept)
     reasons = _reasons(stages)
     timing = mapping(manifest.get("timing"))
     words = str(manifest.get("words") or "not recorded")
@@ -268,7 +268,7 @@ def _stages(raw: Sequence[Mapping[str, Any]], widest: int, bytes_kept: Any) -> l
     following = [*(stage.get("bytes_in") for stage in raw[1:]), bytes_kept]
     return [
         _stage(index, {"bytes_kept": after, **stage}, widest, seconds)
-        for index, (stage, after) in enumerate(zip(raw, following, strict=True), 1)
+        for index, (stage, after) in enumerate(zip(raw[:STAGES], following, strict=False), 1)
     ]
 
 
