@@ -82,7 +82,17 @@ def _paragraphs(documents: Documents) -> Lines:
     first = np.zeros(len(documents) + 1, np.int64)
     start, end = np.empty_like(split.start), np.empty_like(split.end)
     _join_paragraphs(offsets, seen.block, seen.solid, *split, first, start, end)
-    return Lines(first, start[: first[-1]], end[: first[-1]])
+    return Lines(first, start[: first[-1]].copy(), end[: first[-1]].copy())
+
+
+def stripped(documents: Documents, segments: Lines) -> tuple[Lines, NDArray[np.int64]]:
+    """The segments without white space at both ends, those that are not empty then, and their code points by document."""
+    data, offsets, _ = text_arrays(documents)
+    seen = scan(documents)
+    first, characters = np.zeros(len(documents) + 1, np.int64), np.zeros(len(documents), np.int64)
+    start, end = np.empty_like(segments.start), np.empty_like(segments.end)
+    _strip(data, offsets, seen.block, seen.solid, *segments, first, start, end, characters)
+    return Lines(first, start[: first[-1]].copy(), end[: first[-1]].copy()), characters
 
 
 class Repeats(NamedTuple):
@@ -151,18 +161,22 @@ def _split_newlines(
 
 
 @njit(cache=True, nogil=True)
-def _may_break(text: NDArray[np.uint8]) -> int:
-    """How many bytes may begin a line break that is no newline: VT, FF, CR, FS, GS, RS, C2 (NEL), E2 (LS, PS)."""
+def _has_other_breaks(
+    one: NDArray[np.uint8], two: NDArray[np.uint8], three: NDArray[np.uint8]
+) -> bool:
+    """Whether VT, FF, CR, FS, GS, RS, NEL (C2 85), LS or PS (E2 80 A8, A9) begin in ``one``.
+
+    ``two`` and ``three`` are the text from its second and third byte on.
+    """
     found = 0
-    for i in range(text.size):
-        byte = text[i]
-        found += np.int64(
-            (np.uint8(byte - np.uint8(11)) < np.uint8(3))
-            | (np.uint8(byte - np.uint8(28)) < np.uint8(3))
-            | (byte == np.uint8(0xC2))
-            | (byte == np.uint8(0xE2))
+    for i in range(one.size):
+        control = (np.uint8(one[i] - np.uint8(11)) < np.uint8(3)) | (
+            np.uint8(one[i] - np.uint8(28)) < np.uint8(3)
         )
-    return found
+        nel = (one[i] == 0xC2) & (two[i] == 0x85)
+        separator = (one[i] == 0xE2) & (two[i] == 0x80) & ((three[i] & 0xFE) == 0xA8)
+        found += np.int64(control | nel | separator)
+    return found > 0
 
 
 @njit(cache=True, nogil=True)
@@ -204,7 +218,9 @@ def _count_split_lines(
         begin, end = offsets[doc], offsets[doc + 1]
         if not alive[doc] or begin == end:
             continue
-        if _may_break(data[begin:end]) == 0:
+        # One or two bytes behind the end may be seen here, which costs time at worst.
+        after = data[begin + 2 : end + 2]
+        if not _has_other_breaks(data[begin:end], data[begin + 1 : end + 1], after):
             count[doc] = first[doc + 1] - first[doc] - np.int64(data[end - 1] == 10)
             continue
         at = begin
@@ -308,6 +324,34 @@ def _join_paragraphs(
                 found += 1
                 opened = True
             end[found - 1] = min(line_end[line], high)
+        first[doc + 1] = found
+
+
+@njit(cache=True, nogil=True)
+def _strip(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    block: NDArray[np.int64],
+    solid: NDArray[np.uint64],
+    from_first: NDArray[np.int64],
+    from_start: NDArray[np.int64],
+    from_end: NDArray[np.int64],
+    first: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    characters: NDArray[np.int64],
+) -> None:
+    found = 0
+    for doc in range(first.size - 1):
+        base = offsets[doc]
+        bits = solid[block[doc] : block[doc + 1]]
+        for segment in range(from_first[doc], from_first[doc + 1]):
+            low = next_bit(bits, from_start[segment] - base, from_end[segment] - base)
+            high = last_bit(bits, low, from_end[segment] - base)
+            if low < high:
+                start[found], end[found] = base + low, base + high
+                characters[doc] += span_characters(data, base + low, base + high)
+                found += 1
         first[doc + 1] = found
 
 

@@ -6,7 +6,7 @@ equal when their keys are (in a document of a thousand words, a wrong repeat has
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -22,17 +22,24 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 
 
-def top_ngrams(words: Words, sizes: tuple[int, ...]) -> NDArray[np.int64]:
-    """``count * len(" ".join(ngram))`` in code points of the most common n-gram (of several, the one that comes first).
+class TopNgrams(NamedTuple):
+    """The most common n-gram of each document; both of shape (documents, sizes)."""
 
-    Shape (documents, sizes); -1 where a document has fewer than n words. A count of 1 also counts.
-    """
-    found = np.full((len(words.first) - 1, len(sizes)), -1, np.int64)
+    count: NDArray[np.int64]
+    """How often it occurs; 0 where a document has fewer than n words."""
+    characters: NDArray[np.int64]
+    """The code points of its words, without spaces."""
+
+
+def top_ngrams(words: Words, sizes: tuple[int, ...], longest: bool = False) -> TopNgrams:
+    """The most common n-gram for each n; of several the one that comes first, or the longest."""
+    shape = (len(words.first) - 1, len(sizes))
+    found = TopNgrams(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     most = int(np.diff(words.first).max(initial=0))
     table = np.zeros(2 * table_size(most), np.uint64)
-    count, characters = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    scratch = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
     of = np.array(sizes, np.int64)
-    _find_top(words.first, words.hash, words.length, of, table, count, characters, found)
+    _find_top(words.first, words.hash, words.length, of, longest, table, *scratch, *found)
     return found
 
 
@@ -52,31 +59,77 @@ def duplicated_ngrams(words: Words, sizes: tuple[int, ...]) -> NDArray[np.int64]
     return found
 
 
+class RepeatedNgrams(NamedTuple):
+    """Code points in n-grams of which a document has more than one; each of shape (documents, sizes)."""
+
+    occurrences: NDArray[np.int64]
+    """The lengths of all occurrences of those n-grams, added; where they overlap a word counts more than once."""
+    total: NDArray[np.int64]
+    """The lengths of all n-grams, added."""
+    covered: NDArray[np.int64]
+    """The lengths of the words that lie in any of those occurrences; each word counts once."""
+
+
+def repeated_ngrams(words: Words, sizes: tuple[int, ...]) -> RepeatedNgrams:
+    """All occurrences of the n-grams that occur more than once (same words, not only same characters)."""
+    shape = (len(words.first) - 1, len(sizes))
+    found = RepeatedNgrams(*(np.zeros(shape, np.int64) for _ in range(3)))
+    most = int(np.diff(words.first).max(initial=0))
+    table = np.zeros(2 * table_size(most), np.uint64)
+    scratch = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    of = np.array(sizes, np.int64)
+    _find_repeated(words.first, words.hash, words.length, of, table, *scratch, *found)
+    return found
+
+
+@njit(inline="always", nogil=True)
+def _ngram_key(hashes: NDArray[np.uint64], at: int, n: int) -> Any:
+    """The key of the words ``at`` to ``at + n``, which depends on where one word ends and the next begins."""
+    key = hashes[at]
+    for word in range(at + 1, at + n):
+        key = key * _STEP + hashes[word]
+    return key
+
+
+@njit(cache=True, nogil=True)
+def _prefix_lengths(length: NDArray[np.int32], characters: NDArray[np.int64]) -> None:
+    """``characters[i]``: code points of the first i words."""
+    characters[0] = 0
+    for word in range(length.size):
+        characters[word + 1] = characters[word] + length[word]
+
+
 @njit(cache=True, nogil=True)
 def _top_ngram(
     hashes: NDArray[np.uint64],
     n: int,
+    longest: bool,
     generation: int,
     table: NDArray[np.uint64],
     count: NDArray[np.int64],
+    characters: NDArray[np.int64],
     shift: Any,
-) -> Any:
-    """(count, index) of the most common n-gram of a document, the first of several."""
-    best, best_at = 1, 0
+) -> int:
+    """The index of the most common n-gram of a document; ``count`` of it is how often it occurs."""
+    best = 0
+    count[0] = 1
     for at in range(hashes.size - n + 1):
-        key = hashes[at]
-        for word in range(at + 1, at + n):
-            key = key * _STEP + hashes[word]
+        key = _ngram_key(hashes, at, n)
         slot = find_slot(table, shift, generation, key)
         if slot < 0:
             insert(table, ~slot, generation, key, at)
             count[at] = 1
             continue
-        earliest = np.int64(table[slot + 1] & _LOW)
-        count[earliest] += 1
-        if count[earliest] > best or (count[earliest] == best and earliest < best_at):
-            best, best_at = count[earliest], earliest
-    return best, best_at
+        here = np.int64(table[slot + 1] & _LOW)
+        count[here] += 1
+        if count[here] < count[best]:
+            continue
+        gain = count[here] - count[best]
+        if longest and gain == 0:
+            gain = characters[here + n] - characters[here] - characters[best + n] + characters[best]
+        if gain > 0 or (gain == 0 and here < best):
+            best = here
+    return best
 
 
 @njit(cache=True, nogil=True)
@@ -85,25 +138,81 @@ def _find_top(
     hashes: NDArray[np.uint64],
     length: NDArray[np.int32],
     sizes: NDArray[np.int64],
+    longest: bool,
     table: NDArray[np.uint64],
     count: NDArray[np.int64],
     characters: NDArray[np.int64],
-    found: NDArray[np.int64],
+    top_count: NDArray[np.int64],
+    top_characters: NDArray[np.int64],
 ) -> None:
     generation = 0
     for doc in range(first.size - 1):
         begin, end = first[doc], first[doc + 1]
         shift = table_shift(end - begin)
+        _prefix_lengths(length[begin:end], characters)
         for column in range(sizes.size):
             n = sizes[column]
             if end - begin < n:
                 continue
             generation += 1
-            best, at = _top_ngram(hashes[begin:end], n, generation, table, count, shift)
-            joined = n - 1
-            for word in range(begin + at, begin + at + n):
-                joined += length[word]
-            found[doc, column] = best * joined
+            best = _top_ngram(
+                hashes[begin:end], n, longest, generation, table, count, characters, shift
+            )
+            top_count[doc, column] = count[best]
+            top_characters[doc, column] = characters[best + n] - characters[best]
+
+
+@njit(cache=True, nogil=True)
+def _cover(
+    at: int, n: int, generation: int, characters: NDArray[np.int64], covered: NDArray[np.int64]
+) -> int:
+    """Mark the words of an n-gram; returns the code points of those that were not marked."""
+    added = 0
+    for word in range(at, at + n):
+        if covered[word] != generation:
+            covered[word] = generation
+            added += characters[word + 1] - characters[word]
+    return added
+
+
+@njit(cache=True, nogil=True)
+def _find_repeated(
+    first: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    length: NDArray[np.int32],
+    sizes: NDArray[np.int64],
+    table: NDArray[np.uint64],
+    covered: NDArray[np.int64],
+    characters: NDArray[np.int64],
+    occurrences: NDArray[np.int64],
+    total: NDArray[np.int64],
+    covering: NDArray[np.int64],
+) -> None:
+    generation = 0
+    covered[:] = 0
+    for doc in range(first.size - 1):
+        begin, end = first[doc], first[doc + 1]
+        shift = table_shift(end - begin)
+        _prefix_lengths(length[begin:end], characters)
+        for column in range(sizes.size):
+            n = sizes[column]
+            generation += 1
+            for at in range(end - begin - n + 1):
+                size = characters[at + n] - characters[at]
+                total[doc, column] += size
+                key = _ngram_key(hashes[begin:end], at, n)
+                slot = find_slot(table, shift, generation, key)
+                if slot < 0:
+                    insert(table, ~slot, generation, key, 2 * at)
+                    continue
+                earlier = np.int64(table[slot + 1] & _LOW)
+                table[slot + 1] |= _ONE
+                occurrences[doc, column] += size * (2 - (earlier & 1))
+                covering[doc, column] += _cover(at, n, generation, characters, covered)
+                if not earlier & 1:
+                    covering[doc, column] += _cover(
+                        earlier >> 1, n, generation, characters, covered
+                    )
 
 
 @njit(cache=True, nogil=True)

@@ -24,7 +24,7 @@ ALPHANUMERIC = 16
 
 CODE_POINTS = 0x110000
 # Beyond this, only private use and unassigned code points, tags and variation selectors: no class but their own.
-_HIGHEST = 0x40000
+HIGHEST = 0x40000
 
 
 def code_points(ranges: str) -> frozenset[int]:
@@ -66,14 +66,14 @@ PUNCTUATION_SET = PUNCTUATION | TERMINAL_PUNCTUATION
 def character_classes() -> NDArray[np.uint8]:
     """For every code point the sum of its classes (LETTER, PUNCTUATION_MARK, ...); shape (0x110000,), not writable."""
     table = np.zeros(CODE_POINTS, np.uint8)
-    characters = [chr(code) for code in range(_HIGHEST)]
+    characters = [chr(code) for code in range(HIGHEST)]
     for flag, belongs in (
         (LETTER, str.isalpha),
         (SPACE, str.isspace),
         (ALPHANUMERIC, str.isalnum),
     ):
-        member = np.fromiter(map(belongs, characters), np.bool_, _HIGHEST)
-        table[:_HIGHEST][member] |= flag
+        member = np.fromiter(map(belongs, characters), np.bool_, HIGHEST)
+        table[:HIGHEST][member] |= flag
     table[list(PUNCTUATION_SET)] |= PUNCTUATION_MARK
     table[list(TERMINAL_PUNCTUATION)] |= TERMINAL_MARK
     table.flags.writeable = False

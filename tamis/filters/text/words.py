@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import load8, low_bytes, population, text_arrays, trailing_zeros
 from tamis.filters.text.scan import scan
-from tamis.filters.text.unicode_classes import LETTER, PUNCTUATION_MARK, character_classes
+from tamis.filters.text.unicode_classes import (
+    ALPHANUMERIC,
+    LETTER,
+    PUNCTUATION_MARK,
+    character_classes,
+)
 from tamis.pipeline.documents import Documents
 
 Profile = Literal["whitespace", "unicode", "spacy"]
@@ -95,8 +100,29 @@ def describe(documents: Documents, spans: Spans) -> Words:
     return Words(first, start, end, length, flags, hashes)
 
 
+def starts_alphanumeric(documents: Documents, spans: Words) -> NDArray[np.bool_]:
+    """For each word whether its first character is a letter or digit (``str.isalnum``)."""
+    data, _, _ = text_arrays(documents)
+    found = np.empty(len(spans.start), np.bool_)
+    _starts_alphanumeric(data, spans.start, character_classes(), found)
+    return found
+
+
+def per_document(first: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.int64]:
+    """The sum over the words (or lines) of each document of an integer or bool for each word."""
+    before = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=before[1:])
+    return before[first[1:]] - before[first[:-1]]
+
+
+def only(spans: Words, keep: NDArray[np.bool_]) -> Words:
+    """The words that are marked, without the others."""
+    first = np.zeros(len(spans.first), np.int64)
+    np.cumsum(per_document(spans.first, keep), out=first[1:])
+    return Words(first, *(column[keep] for column in spans[1:]))
+
+
 _U1 = np.uint64(1)
-_U6 = np.uint64(6)
 _U8 = np.uint64(8)
 _BYTE = np.uint64(0xFF)
 _ZERO = np.uint64(0)
@@ -185,6 +211,17 @@ def decode(data: NDArray[np.uint8], at: int) -> int:
         return ((lead & 0x0F) << 12) | (second << 6) | third
     fourth = np.int64(data[at + 3]) & 0x3F
     return ((lead & 0x07) << 18) | (second << 12) | (third << 6) | fourth
+
+
+@njit(cache=True, nogil=True)
+def _starts_alphanumeric(
+    data: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    found: NDArray[np.bool_],
+) -> None:
+    for word in range(start.size):
+        found[word] = classes[decode(data, start[word])] & ALPHANUMERIC != 0
 
 
 @njit(cache=True, nogil=True)
