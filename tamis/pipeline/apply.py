@@ -95,7 +95,9 @@ class _Flow:
         if isinstance(stage, Measure):
             verdict_keeps = self._measure(stage, entering, measured, statistics)
         if isinstance(stage, Refine):
-            self._refine(stage, entering & verdict_keeps, measured & verdict_keeps, statistics)
+            # With measures: all, later stages measure the text that they would see had the verdict been another.
+            target = measured if self.measure_dropped else measured & verdict_keeps
+            self._refine(stage, entering & verdict_keeps, target, statistics)
         if isinstance(stage, Expand):
             self._expand(stage, statistics)
 

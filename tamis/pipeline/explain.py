@@ -115,7 +115,7 @@ def _way(
 def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
     if decision is None:
         return ""
-    detail = f" ({decision['detail']})" if decision["detail"] else ""
+    detail = f" ({stage.detail_means} {decision['detail']})".replace("( ", "(") if decision["detail"] else ""
     if decision["action"] == "failed":
         return decision["detail"] or ""
     if decision["action"] == "changed":

@@ -117,6 +117,8 @@ class Stage(BaseModel):
 
     kind: ClassVar[str]
     """The stage's registered name."""
+    detail_means: ClassVar[str] = ""
+    """What the ledger's detail column says about a verdict of this stage, in a few words ("copy of")."""
     version: ClassVar[int] = 1
     """Raise it when the same configuration gives other results than before: finished work is then redone."""
 
