@@ -12,8 +12,9 @@ from numba import njit
 from tamis.filters.dedup.components import Components
 from tamis.filters.dedup.duplicates import Deduplication, read_column
 from tamis.filters.dedup.fold import fold_table
-from tamis.filters.dedup.shingles import folded_character, packed_size
+from tamis.filters.dedup.shingles import HIGH_BITS, folded_character, lower_case, packed_size
 from tamis.filters.dedup.types import Int64, UInt8, UInt32, UInt64
+from tamis.filters.text.bitmap import load8, low_bytes
 from tamis.filters.text.words import words
 from tamis.pipeline.documents import PADDING, Documents
 from tamis.pipeline.stages import Summaries
@@ -87,6 +88,39 @@ def normalized(documents: Documents, rows: Int64) -> tuple[UInt8, Int64]:
 
 
 @njit(cache=True, nogil=True)
+def _fold_ascii(data: UInt8, start: int, end: int, out: UInt8, position: int) -> int:
+    """Copy ``data[start:end]`` in lower case to ``out[position:]``; -1 if it is not all ASCII.
+
+    Writes whole blocks of eight bytes: up to seven behind the text, which the next word overwrites.
+    """
+    for source in range(start, end, 8):
+        block = load8(data, source)
+        if block & low_bytes(min(8, end - source)) & HIGH_BITS:
+            return -1
+        block = lower_case(block & ~HIGH_BITS)
+        for k in range(8):
+            out[position + k] = np.uint8(block >> np.uint64(8 * k))
+        position += 8
+    return position - (start - end) % 8
+
+
+@njit(cache=True, nogil=True)
+def _fold_any(data: UInt8, start: int, end: int, fold: UInt32, out: UInt8, position: int) -> int:
+    while start < end:
+        if data[start] < 0x80:
+            out[position] = fold[data[start]]
+            position += 1
+            start += 1
+            continue
+        packed, step = folded_character(data, start, fold)
+        start += step
+        for k in range(packed_size(packed)):
+            out[position] = np.uint8(packed >> np.uint32(8 * k))
+            position += 1
+    return position
+
+
+@njit(cache=True, nogil=True)
 def _normalize(
     data: UInt8,
     first: Int64,
@@ -103,11 +137,8 @@ def _normalize(
             if word > first[rows[i]]:
                 out[position] = 0x20
                 position += 1
-            source = start[word]
-            while source < end[word]:
-                packed, step = folded_character(data, source, fold)
-                source += step
-                for k in range(packed_size(packed)):
-                    out[position] = np.uint8(packed >> np.uint32(8 * k))
-                    position += 1
+            behind = _fold_ascii(data, start[word], end[word], out, position)
+            if behind < 0:
+                behind = _fold_any(data, start[word], end[word], fold, out, position)
+            position = behind
         offsets[i + 1] = position

@@ -28,10 +28,11 @@ def fold_character(character: str) -> str:
 
 
 def is_punctuation(character: str) -> bool:
-    """ASCII punctuation and symbols (``string.punctuation``), and every character of a Unicode
-    category P*.
+    """ASCII punctuation and symbols (``string.punctuation``), every character of a Unicode category
+    P*, and control characters.
     """
-    return character in string.punctuation or unicodedata.category(character).startswith("P")
+    category = unicodedata.category(character)
+    return character in string.punctuation or category.startswith("P") or category == "Cc"
 
 
 def fold_word(word: str) -> str:

@@ -21,7 +21,7 @@ from numba import njit
 
 from tamis.filters.dedup.fold import FOLD_LIMIT
 from tamis.filters.dedup.types import Int64, UInt8, UInt32
-from tamis.filters.text.bitmap import load8, low_bytes
+from tamis.filters.text.bitmap import load8, low_bytes, trailing_zeros
 
 _U32 = np.uint32
 _U64 = np.uint64
@@ -29,8 +29,9 @@ _PRIME = _U32(0x01000193)
 _BLOCK = _U64(0x9E3779B97F4A7C15)
 _FINISH = _U64(0xD6E8FEB86659FD93)
 _ONES = _U64(0x0101010101010101)
-_HIGH_BITS = _U64(0x8080808080808080)
+HIGH_BITS = _U64(0x8080808080808080)
 _NOTHING = -1
+_UNUSUAL = -2
 
 
 @njit(cache=True, nogil=True)
@@ -38,7 +39,26 @@ def _in_range(block: Any, low: int, behind: int) -> Any:
     """0x80 in every byte of the block (all below 0x80) that lies in low..behind-1."""
     at_least = block + _U64(0x80 - low) * _ONES
     too_high = block + _U64(0x80 - behind) * _ONES
-    return at_least & ~too_high & _HIGH_BITS
+    return at_least & ~too_high & HIGH_BITS
+
+
+@njit(cache=True, nogil=True)
+def lower_case(block: Any) -> Any:
+    """The block with its ASCII capitals as small letters; a byte of 0x80 or more stays one."""
+    return block | (_in_range(block, 0x41, 0x5B) >> _U64(2))
+
+
+@njit(cache=True, nogil=True)
+def _letters_and_digits(block: Any) -> Any:
+    """0x80 in every byte of the block (lower case) that is an ASCII letter or digit."""
+    return _in_range(block, 0x61, 0x7B) | _in_range(block, 0x30, 0x3A)
+
+
+@njit(cache=True, nogil=True)
+def _run(letters: Any) -> Any:
+    """How many bytes from the lowest on are letters or digits."""
+    others = ~letters & HIGH_BITS
+    return trailing_zeros(others) >> 3 if others else 8
 
 
 @njit(cache=True, nogil=True)
@@ -102,43 +122,67 @@ def _hash_any_word(data: UInt8, start: int, end: int, fold: UInt32) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def word_hash(data: UInt8, start: int, end: int, fold: UInt32) -> Any:
-    """The hash of the word ``data[start:end]`` in 0..2^32-1, or -1 if it is punctuation only.
+def _hash_block(block: Any, letters: Any) -> Any:
+    """The word hash of a block (lower case, ASCII) whose letters and digits stand together."""
+    leading = _U64(trailing_zeros(letters) & 0x38)
+    letters >>= leading
+    length = _run(letters)
+    within = low_bytes(length)
+    if letters & ~within:
+        return np.int64(_UNUSUAL)
+    return _finish(_mix(_U64(0), (block >> leading) & within), length)
 
-    Eight bytes at a time for words of ASCII letters and digits with punctuation around them; the
-    others, rarer, go character by character.
-    """
-    while start < end and data[start] < 0x80 and fold[data[start]] == 0:
-        start += 1
-    while end > start and data[end - 1] < 0x80 and fold[data[end - 1]] == 0:
-        end -= 1
-    if start == end:
-        return np.int64(_NOTHING)
+
+@njit(cache=True, nogil=True)
+def _hash_blocks(data: UInt8, start: int, end: int) -> Any:
+    """The word hash of ASCII letters and digits that stand together from ``start`` on."""
     state = _U64(0)
-    for position in range(start, end, 8):
-        within = low_bytes(min(8, end - position))
-        block = load8(data, position) & within
-        if block & _HIGH_BITS:
-            return _hash_any_word(data, start, end, fold)
-        block |= _in_range(block, 0x41, 0x5B) >> _U64(2)
-        plain = _in_range(block, 0x61, 0x7B) | _in_range(block, 0x30, 0x3A)
-        if plain != within & _HIGH_BITS:
-            return _hash_any_word(data, start, end, fold)
-        state = _mix(state, block)
-    return _finish(state, end - start)
+    position = start
+    while position < end:
+        block = lower_case(load8(data, position) & low_bytes(min(8, end - position)))
+        letters = _letters_and_digits(block)
+        length = _run(letters)
+        last = position + 8 >= end
+        if block & HIGH_BITS or (length < 8 and not last):
+            return np.int64(_UNUSUAL)
+        if length == 0:
+            if letters:
+                return np.int64(_UNUSUAL)
+            break
+        within = low_bytes(length)
+        if letters & ~within:
+            return np.int64(_UNUSUAL)
+        state = _mix(state, block & within)
+        position += length
+        if last:
+            break
+    return _finish(state, position - start)
 
 
 @njit(cache=True, nogil=True)
 def word_hashes(data: UInt8, start: Int64, end: Int64, fold: UInt32, hashes: UInt32) -> int:
-    """The hashes of one document's words, into the front of ``hashes``; returns how many words
-    count.
+    """The hashes of one document's words ``data[start[w]:end[w]]`` (none is empty), into the front
+    of ``hashes``; returns how many words count.
+
+    Words of ASCII letters and digits with punctuation around them go eight bytes at a time, and
+    those of up to eight bytes, which most are, without a loop; the others go by character.
     """
     count = 0
     for word in range(start.size):
-        value = word_hash(data, start[word], end[word], fold)
-        if value >= 0:
-            hashes[count] = _U32(value)
-            count += 1
+        begin = start[word]
+        size = end[word] - begin
+        block = lower_case(load8(data, begin) & low_bytes(min(8, size)))
+        letters = _letters_and_digits(block)
+        value = np.int64(_UNUSUAL)
+        if letters and not block & HIGH_BITS:
+            if size <= 8:
+                value = _hash_block(block, letters)
+            else:
+                value = _hash_blocks(data, begin + (trailing_zeros(letters) >> 3), end[word])
+        if value == _UNUSUAL:
+            value = _hash_any_word(data, begin, end[word], fold)
+        hashes[count] = _U32(value)
+        count += value >= 0
     return count
 
 

@@ -34,7 +34,7 @@ def demo():
 
 @pytest.fixture(scope="session")
 def copies(demo):
-    """3,000 pieces of real text, 40 to 400 words, and copies of 900 with 0 to 12 % of words edited."""
+    """3,000 pieces of real text, 40 to 400 words, and edited copies of 900 (0 to 12 % of words)."""
     random.seed(7)
     vocabulary = [word for record in demo[::7] for word in record["text"].split()]
     pieces = []

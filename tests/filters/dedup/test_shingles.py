@@ -14,7 +14,7 @@ from tamis.filters.dedup.fold import (
     fold_word,
     is_punctuation,
 )
-from tamis.filters.dedup.shingles import shingle_hashes, word_hash
+from tamis.filters.dedup.shingles import shingle_hashes, word_hashes
 
 MASK64 = 2**64 - 1
 
@@ -34,8 +34,11 @@ def word_hash_reference(word: str) -> int:
 
 
 def word_hash_of(word: str) -> int:
+    size = len(word.encode())
     data = np.frombuffer(b"<" + word.encode() + bytes([0xAA] * 64), np.uint8)
-    return int(word_hash(data, 1, 1 + len(word.encode()), fold_table(punctuation=False)))
+    start, end, hashes = np.array([1]), np.array([1 + size]), np.empty(1, np.uint32)
+    count = word_hashes(data, start, end, fold_table(punctuation=False), hashes)
+    return int(hashes[0]) if count else -1
 
 
 def shingle_reference(words: list[int], ngram: int) -> list[int]:
@@ -52,9 +55,11 @@ def shingle_reference(words: list[int], ngram: int) -> list[int]:
 
 WORDS = [
     "a", "word", "eightcha", "ninechars", "sixteen-chars-it", "UPPER", "MiXeD09", "don't", "(word)",
-    "word,", "...", "—", "“quoted”", "Straße", "ÅNGSTRÖM", "naïve.", "İstanbul", "ΣΊΣΥΦΟΣ",
-    "Привет!",     "日本語。", "𐐀𐐨", "😀", "a\0b", "\0", "x" * 100, "é" * 7, "1234567é", "12345678é", "$", "C++",
-    "http://example.org/a?b=c", "{[@`", "\x7f", "𝐀",
+    "word,", "...", "—", "“quoted”", "Straße", "ÅNGSTRÖM", "naïve.", "İstanbul", "ΣΊΣΥΦΟΣ", "Дом!",
+    "日本語。", "𐐀𐐨", "😀", "a\0b", "\0", "x" * 100, "é" * 7, "1234567é", "12345678é", "$",
+    "C++", "𝐀", "http://example.org/a?b=c", "eightcha.", "eightcha.x", "(eightcha)", "........",
+    ".........", ".........a", "sixteenlettersxx", "sixteenlettersxx!!", "sixteenletters!!!",
+    "{[@`", "\x7f",
 ]  # fmt: skip
 
 
