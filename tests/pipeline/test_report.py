@@ -132,7 +132,7 @@ MANIFEST: dict[str, Any] = {
                     "measure": "duplicate",
                     "threshold": 0.0,
                     "dropped": 10,
-                    "samples": [{"id": "doc 11", "value": 1, "text": "x", "detail": "copy of d3"}],
+                    "samples": [{"id": "doc 11", "value": 1, "text": "x", "detail": "d3"}],
                 }
             ],
             "measures": [],
@@ -504,6 +504,19 @@ def test_a_count_of_zero_is_on_the_kept_side_of_more_than_zero() -> None:
     assert [tick.label for tick in drawing.x_ticks] == ["0", "1", "2"]
 
 
+def test_bins_of_counts_go_from_integer_to_integer() -> None:
+    edges = [0, 1, 4 / 3, 16 / 9, 64 / 27, 256 / 81]
+    histogram = {"edges": edges, "kept": [0, 7, 0, 5, 3], "dropped": [2, 0, 0, 0, 0]}
+    drawing = draw(histogram, [], integers=True)
+    assert drawing is not None
+    assert [bar.title for bar in drawing.bars] == [
+        "0: 0 kept, 2 dropped",
+        "1: 7 kept, 0 dropped",
+        "2: 5 kept, 0 dropped",
+        "3: 3 kept, 0 dropped",
+    ]
+
+
 def test_thresholds_outside_the_bins_stay_on_the_drawing() -> None:
     drawing = draw(linear([5, 5, 5], [0, 0, 0]), [("<", -3.0), (">", 40.0), (">", float("inf"))])
     assert drawing is not None
@@ -539,6 +552,31 @@ def test_diff_marks_the_words_that_changed() -> None:
         ("+", "one<ins> </ins>two three"),
         (" ", "end"),
     ]
+
+
+def test_diff_pairs_each_line_with_what_became_of_it() -> None:
+    before = "Menu\nThe cat sat on the mat. \n\nIt was a warm day, said Ann\nShare"
+    after = "The cat sat on the mat.\nIt was a cold day, said Ann\nBob"
+    assert [(line.sign, str(line.html)) for line in diff(before, after).lines] == [
+        ("-", "Menu"),
+        ("-", "The cat sat on the mat.<del> </del>"),
+        ("-", ""),
+        ("-", "It was a <del>warm</del> day, said Ann"),
+        ("-", "Share"),
+        ("+", "The cat sat on the mat."),
+        ("+", "It was a <ins>cold</ins> day, said Ann"),
+        ("+", "Bob"),
+    ]
+
+
+def test_diff_finds_a_change_deep_in_a_long_line() -> None:
+    words = [f"w{i}" for i in range(5_000)]
+    before = " ".join(words)
+    after = " ".join([*words[:4_000], "new", *words[4_001:]])
+    removed, added = diff(before, after).lines
+    assert "w3999 <del>w4000</del> w4001" in removed.html
+    assert "w3999 <ins>new</ins> w4001" in added.html
+    assert "w2000" not in removed.html
 
 
 def test_diff_leaves_out_what_did_not_change() -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from tamis.pipeline.report.figures import shown
 
 # Bounds that keep a diff readable and its cost (quadratic in the worst case) small.
+TEXT_LIMIT = 200_000
 LINES_COMPARED = 400
 LINES_SHOWN = 60
 LINE_LIMIT = 2_000
 WORDS_COMPARED = 400
 _CONTEXT_LINES = 2
+_CONTEXT_WORDS = 12
 # So many lines before, then so many after: close enough together to be compared.
 _BLOCK = 6
-_CONTEXT_WORDS = 12
+# Lines that share this much of their words are one line that was edited.
+_SIMILAR = 0.5
+_LOOK_AHEAD = 50
 _REMOVED = Markup("<del>{}</del>")
 _ADDED = Markup("<ins>{}</ins>")
 
@@ -40,69 +46,110 @@ class Diff:
     cut: bool
 
 
+class Pair(NamedTuple):
+    """A line before and what became of it: None before if it is new, None after if it is gone."""
+
+    before: str | None
+    after: str | None
+
+
 def diff(before: str, after: str) -> Diff:
     """Both texts line by line, unchanged stretches left out; at most ``LINES_SHOWN`` lines."""
-    limit = LINES_COMPARED * LINE_LIMIT
-    old, new = before[:limit].split("\n"), after[:limit].split("\n")
-    cut = max(len(old), len(new)) > LINES_COMPARED or max(len(before), len(after)) > limit
-    old, new = old[:LINES_COMPARED], new[:LINES_COMPARED]
-    lines = list(_lines(old, new))
+    old, new = before[:TEXT_LIMIT].split("\n"), after[:TEXT_LIMIT].split("\n")
+    cut = len(before) > TEXT_LIMIT or len(after) > TEXT_LIMIT
+    cut = cut or max(len(old), len(new)) > LINES_COMPARED
+    pairs = list(_align(old[:LINES_COMPARED], new[:LINES_COMPARED]))
+    lines = list(itertools.islice(_lines(pairs), LINES_SHOWN + 1))
     return Diff(tuple(lines[:LINES_SHOWN]), cut or len(lines) > LINES_SHOWN)
 
 
-def _lines(old: Sequence[str], new: Sequence[str]) -> Iterator[Line]:
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    end = 0
-    for group in matcher.get_grouped_opcodes(_CONTEXT_LINES):
-        yield from _left_out(group[0][1] - end)
-        for tag, i, j, k, m in group:
-            if tag == "equal":
-                yield from (Line(" ", shown(line, LINE_LIMIT, exact=True)) for line in old[i:j])
-            else:
-                for start in range(0, max(j - i, m - k), _BLOCK):
-                    stop = start + _BLOCK
-                    yield from _replaced(old[i:j][start:stop], new[k:m][start:stop])
-        end = group[-1][2]
-    yield from _left_out(len(old) - end)
-
-
-def _left_out(lines: int) -> Iterator[Line]:
-    if lines:
-        what = "line" if lines == 1 else "lines"
-        yield Line("…", Markup("{} unchanged {}").format(lines, what))
-
-
-def _replaced(old: Sequence[str], new: Sequence[str]) -> Iterator[Line]:
-    """Lines that stand for each other are compared word by word if they come in equal number."""
-    if len(old) == len(new):
-        pairs = [_words(before, after) for before, after in zip(old, new, strict=True)]
-        yield from (Line("-", before) for before, _ in pairs)
-        yield from (Line("+", after) for _, after in pairs)
-    else:
-        yield from (Line("-", shown(line, LINE_LIMIT, exact=True)) for line in old)
-        yield from (Line("+", shown(line, LINE_LIMIT, exact=True)) for line in new)
-
-
-def _words(before: str, after: str) -> tuple[Markup, Markup]:
-    """The two lines with the words that differ marked, long stretches that agree shortened."""
-    # White space is a word of its own: that it changed is often all that changed.
-    old = re.findall(r"\s+|\S+", before[:LINE_LIMIT])[:WORDS_COMPARED]
-    new = re.findall(r"\s+|\S+", after[:LINE_LIMIT])[:WORDS_COMPARED]
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    removed: list[Markup] = []
-    added: list[Markup] = []
+def _align(old: Sequence[str], new: Sequence[str]) -> Iterator[Pair]:
+    """The lines in pairs; lines that differ in white space alone belong together."""
+    old_keys, new_keys = ([" ".join(line.split()) for line in lines] for lines in (old, new))
+    matcher = difflib.SequenceMatcher(None, old_keys, new_keys, autojunk=False)
     for tag, i, j, k, m in matcher.get_opcodes():
         if tag == "equal":
-            same = _shortened(old[i:j])
-            removed.append(same)
-            added.append(same)
+            yield from map(Pair, old[i:j], new[k:m])
         else:
-            removed.append(_marked(_REMOVED, "".join(old[i:j])))
-            added.append(_marked(_ADDED, "".join(new[k:m])))
-    if len(before) > len("".join(old)) or len(after) > len("".join(new)):
-        removed.append(Markup("…"))
-        added.append(Markup("…"))
-    return Markup("").join(removed), Markup("").join(added)
+            yield from _align_similar(old[i:j], new[k:m])
+
+
+def _align_similar(old: Sequence[str], new: Sequence[str]) -> Iterator[Pair]:
+    """Each new line with the next old line that resembles it; the others alone."""
+    old_words, new_words = ([set(line[:LINE_LIMIT].split()) for line in one] for one in (old, new))
+    start = 0
+    for after, words in zip(new, new_words, strict=True):
+        ahead = range(start, min(start + _LOOK_AHEAD, len(old)))
+        found = next((i for i in ahead if _alike(old_words[i], words)), None)
+        if found is None:
+            yield Pair(None, after)
+            continue
+        yield from (Pair(before, None) for before in old[start:found])
+        yield Pair(old[found], after)
+        start = found + 1
+    yield from (Pair(before, None) for before in old[start:])
+
+
+def _alike(old: set[str], new: set[str]) -> bool:
+    return len(old & new) > _SIMILAR * max(len(old), len(new))
+
+
+def _lines(pairs: Sequence[Pair]) -> Iterator[Line]:
+    """The changed pairs with a few unchanged lines around them."""
+    changed = [i for i, pair in enumerate(pairs) if pair.before != pair.after]
+    near = {i + d for i in changed for d in range(-_CONTEXT_LINES, _CONTEXT_LINES + 1)}
+    shown_pairs = itertools.groupby(
+        enumerate(pairs), key=lambda at: (at[0] in near, at[1].before == at[1].after)
+    )
+    for (visible, same), run in shown_pairs:
+        part = [pair for _, pair in run]
+        if not visible:
+            what = "line" if len(part) == 1 else "lines"
+            if changed:
+                yield Line("…", Markup("{} unchanged {}").format(len(part), what))
+        elif same:
+            yield from (Line(" ", shown(pair.before, LINE_LIMIT, exact=True)) for pair in part)
+        else:
+            for start in range(0, len(part), _BLOCK):
+                yield from _changed(part[start : start + _BLOCK])
+
+
+def _changed(pairs: Iterable[Pair]) -> Iterator[Line]:
+    marked = [_words(pair) for pair in pairs]
+    yield from (Line("-", before) for before, _ in marked if before is not None)
+    yield from (Line("+", after) for _, after in marked if after is not None)
+
+
+def _words(pair: Pair) -> tuple[Markup | None, Markup | None]:
+    """The two lines with the words that differ marked, long stretches that agree shortened."""
+    if pair.before is None or pair.after is None:
+        alone = [None if one is None else shown(one, LINE_LIMIT, exact=True) for one in pair]
+        return alone[0], alone[1]
+    # White space is a word of its own: that it changed is often all that changed.
+    old, new = (re.findall(r"\s+|\S+", line) for line in (pair.before, pair.after))
+    head = _common(old, new)
+    tail = _common(old[head:][::-1], new[head:][::-1])
+    before, after = _shortened(old[:head]), _shortened(new[:head])
+    middle_old, middle_new = old[head : len(old) - tail], new[head : len(new) - tail]
+    limited = (middle_old[:WORDS_COMPARED], middle_new[:WORDS_COMPARED])
+    matcher = difflib.SequenceMatcher(None, *limited, autojunk=False)
+    for tag, i, j, k, m in matcher.get_opcodes():
+        if tag == "equal":
+            same = _shortened(middle_old[i:j])
+            before, after = before + same, after + same
+        else:
+            before += _marked(_REMOVED, "".join(middle_old[i:j]))
+            after += _marked(_ADDED, "".join(middle_new[k:m]))
+    if max(len(middle_old), len(middle_new)) > WORDS_COMPARED:
+        return before + Markup("…"), after + Markup("…")
+    rest = _shortened(old[len(old) - tail :])
+    return before + rest, after + rest
+
+
+def _common(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many words are the same from the start."""
+    same = itertools.takewhile(lambda words: words[0] == words[1], zip(old, new, strict=False))
+    return sum(1 for _ in same)
 
 
 def _marked(element: Markup, text: str) -> Markup:

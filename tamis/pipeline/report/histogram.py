@@ -79,7 +79,7 @@ def draw(
     bins = _bins(histogram)
     if bins is None:
         return None
-    edges, kept, dropped = bins
+    edges, kept, dropped = _whole(*bins) if integers else bins
     rules = [
         (comparison, at, _border(comparison, at) if integers else at)
         for comparison, at in limits
@@ -94,8 +94,9 @@ def draw(
         return LEFT + (RIGHT - LEFT) * min(1.0, max(0.0, position))
 
     peak = max(k + d for k, d in zip(kept, dropped, strict=True))
+    titles = [_interval(*pair, integers) for pair in itertools.pairwise(edges)]
     bars = tuple(
-        _bar(across, edges[i], edges[i + 1], kept[i], dropped[i], peak)
+        _bar(across(edges[i]), across(edges[i + 1]), kept[i], dropped[i], peak, titles[i])
         for i in range(first, last)
         if kept[i] + dropped[i]
     )
@@ -138,6 +139,16 @@ def _bins(histogram: Mapping[str, Any]) -> tuple[list[float], list[float], list[
     return (numbers, kept, dropped) if all(map(math.isfinite, numbers)) else None
 
 
+def _whole(
+    edges: list[float], kept: list[float], dropped: list[float]
+) -> tuple[list[float], list[float], list[float]]:
+    """The same bins for counts: from an integer to an integer, without those that hold none."""
+    ceilings = [float(math.ceil(edge)) for edge in edges]
+    bins = [i for i in range(len(kept)) if ceilings[i] < ceilings[i + 1]]
+    whole = [ceilings[i] for i in bins] + [ceilings[-1]]
+    return whole, [kept[i] for i in bins], [dropped[i] for i in bins]
+
+
 def _is_logarithmic(edges: Sequence[float]) -> bool:
     """Whether the bins grow: the last is over three times as wide as the first, none negative."""
     if len(edges) < 4 or edges[0] < 0:
@@ -178,23 +189,26 @@ def _up(documents: float, peak: float) -> float:
     return BOTTOM - (BOTTOM - TOP) * math.sqrt(documents / peak)
 
 
-def _bar(
-    across: Callable[[float], float],
-    low: float,
-    high: float,
-    kept: float,
-    dropped: float,
-    peak: float,
-) -> Bar:
-    x, right = across(low), across(high)
+def _interval(low: float, high: float, integers: bool) -> str:
+    """A bin in words: "3", "3 to 5" (both inside) for counts, else "0.2 to 0.4"."""
+    if not integers:
+        return f"{value(low)} to {value(high)}"
+    return value(low) if high - low == 1 else f"{value(low)} to {value(high - 1)}"
+
+
+def _bar(x: float, right: float, kept: float, dropped: float, peak: float, interval: str) -> Bar:
     gap = min(1.0, (right - x) / 4)
     # A bin with one document among millions is still seen.
     height = max(1.5, BOTTOM - _up(kept + dropped, peak))
     kept_height = height * kept / (kept + dropped)
-    title = f"{value(low)} to {value(high)}: {count(kept)} kept, {count(dropped)} dropped"
-    top = BOTTOM - height
     return Bar(
-        x, right - x - gap, BOTTOM - kept_height, kept_height, top, height - kept_height, title
+        x=x,
+        width=right - x - gap,
+        kept_y=BOTTOM - kept_height,
+        kept_height=kept_height,
+        dropped_y=BOTTOM - height,
+        dropped_height=height - kept_height,
+        title=f"{interval}: {count(kept)} kept, {count(dropped)} dropped",
     )
 
 

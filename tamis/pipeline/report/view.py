@@ -64,6 +64,7 @@ class Stage:
     decisive: list[Measure]
     other: list[Measure]
     facts: list[tuple[str, str]]
+    finds_copies: bool
     changes: list[tuple[dict[str, Any], Diff]]
     cpu_seconds: float | None
     cpu_share: float | None
@@ -298,6 +299,7 @@ def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) 
         facts=[(str(k).replace("_", " "), _fact(v)) for k, v in mapping(raw.get("facts")).items()][
             :FACTS
         ],
+        finds_copies="duplicates" in mapping(raw.get("facts")),
         changes=changes,
         cpu_seconds=cpu,
         cpu_share=share(cpu, all_seconds),
