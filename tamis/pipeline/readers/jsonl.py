@@ -15,7 +15,7 @@ from tamis.pipeline.readers import scan
 from tamis.pipeline.readers.assemble import assemble
 from tamis.pipeline.readers.document import BadDocument, DocumentParser, too_long
 from tamis.pipeline.readers.inputs import Input
-from tamis.pipeline.readers.lines import Block, Broken, TooLong, slice_lines
+from tamis.pipeline.readers.lines import Block, TooLong, slice_lines
 from tamis.pipeline.readers.records import BadRecord, excerpt
 from tamis.pipeline.readers.slices import Slice, open_slice
 from tamis.pipeline.readers.values import conforms
@@ -32,10 +32,12 @@ def read_jsonl(
             if isinstance(found, Block):
                 yield from parser.parse(found)
             elif isinstance(found, TooLong):
-                where = position(part, found.offset, found.line)
+                where = position(part, found.offset, parser.line)
+                parser.line += 1
                 yield BadRecord(where, too_long(entry), excerpt(found.head))
             elif read_any:
-                yield _broken(found, part)
+                where = position(part, found.offset, parser.line)
+                yield BadRecord(where, f"the rest cannot be read: {found.error}", "")
             else:
                 raise TamisError(f"cannot read {part.name}: {found.error}") from None
             read_any = True
@@ -48,11 +50,6 @@ def position(part: Slice, offset: int, line: int) -> str:
     if part.unit == "bytes":
         return f"byte {part.start + offset}"
     return f"byte {offset} of the data that begins at byte {part.start} of the compressed file"
-
-
-def _broken(found: Broken, part: Slice) -> BadRecord:
-    where = position(part, found.offset, found.line)
-    return BadRecord(where, f"the rest cannot be read: {found.error}", "")
 
 
 class BlockParser:
@@ -75,6 +72,8 @@ class BlockParser:
         self.odd = np.empty(batch_rows, np.bool_)
         self.text_offsets = np.zeros(batch_rows + 1, np.int64)
         self.text = self.values = np.empty(0, np.uint8)
+        self.line = 1
+        self.batch_start = 0
 
     def _kinds(self) -> dict[str, int]:
         """What the kernel lets stand under each key."""
@@ -92,7 +91,8 @@ class BlockParser:
         valid = is_utf8(block)
         at = 0
         while at < block.length:
-            at, rows = scan.scan_lines(
+            self.batch_start = at
+            at, rows, lines = scan.scan_lines(
                 source, at, block.length, self.entry.max_document_bytes,
                 self.keys, self.key_offsets, self.kinds, self.other,
                 self.text, self.text_offsets, self.values,
@@ -101,9 +101,11 @@ class BlockParser:
             if not valid:
                 self.odd[:rows] = True
             yield from self._batch(block, rows)
+            self.line += lines
 
     def _batch(self, block: Block, rows: int) -> Iterator[pa.RecordBatch | BadRecord]:
         columns = self._columns(rows)
+        number, counted = self.line, self.batch_start
         odd = np.flatnonzero(self.odd[:rows])
         if len(odd):
             order = np.arange(rows)
@@ -111,12 +113,13 @@ class BlockParser:
             for row in odd.tolist():
                 start, stop = self.lines[:, row].tolist()
                 line = bytes(memoryview(block.buffer)[start:stop])
+                number += block.buffer.count(b"\n", counted, start)
+                counted = start
                 try:
                     parsed.append(self.document.parse(line))
                     order[row] = rows + len(parsed) - 1
                 except BadDocument as error:
                     order[row] = -1
-                    number = block.line + block.buffer.count(b"\n", 0, start)
                     where = position(self.part, block.offset + start, number)
                     yield BadRecord(where, str(error), excerpt(line))
             order = order[order >= 0]

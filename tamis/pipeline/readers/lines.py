@@ -23,8 +23,6 @@ class Block:
     length: int
     offset: int
     """Bytes of the stream before this block."""
-    line: int
-    """Number of its first line, from 1."""
 
 
 @dataclass
@@ -32,7 +30,6 @@ class TooLong:
     """A line of more than the allowed bytes, which was skipped."""
 
     offset: int
-    line: int
     head: bytes
 
 
@@ -41,7 +38,6 @@ class Broken:
     """The stream cannot be read further."""
 
     offset: int
-    line: int
     error: Exception
 
 
@@ -105,7 +101,6 @@ class LineReader:
         self.block_bytes = block_bytes
         self.filled = 0
         self.offset = 0
-        self.line = 1
         self.skipping = not first
         self.first = first
         self.error: Exception | None = None
@@ -131,7 +126,7 @@ class LineReader:
             if self.filled > self._capacity // 2 or self._capacity < self.block_bytes:
                 self._grow()
         if self.error is not None:
-            yield Broken(self.offset, self.line, self.error)
+            yield Broken(self.offset, self.error)
 
     @property
     def _capacity(self) -> int:
@@ -179,18 +174,16 @@ class LineReader:
             self._drop(self.filled)
             return False
         self._drop(end + 1)
-        self.line += 1
         self.skipping = False
         return True
 
     def _block(self, length: int) -> Iterator[Block]:
         """Hands out the first ``length`` bytes, and drops them when the block has been used."""
-        yield Block(self.buffer, length, self.offset, self.line)
-        self.line += self.buffer.count(b"\n", 0, length)
+        yield Block(self.buffer, length, self.offset)
         self._drop(length)
 
     def _too_long(self) -> TooLong:
-        found = TooLong(self.offset, self.line, bytes(self.buffer[: 4 * EXCERPT_CHARACTERS]))
+        found = TooLong(self.offset, bytes(self.buffer[: 4 * EXCERPT_CHARACTERS]))
         self._drop(self.filled)
         self.skipping = True
         return found
@@ -203,7 +196,7 @@ class LineReader:
         if self.rest is not None:
             self._read_rest(*self.rest)
         if self.error is not None:
-            yield Broken(self.offset, self.line, self.error)
+            yield Broken(self.offset, self.error)
         elif self.filled > self.max_line:
             yield self._too_long()
         elif self.filled:
