@@ -82,7 +82,8 @@ def whitespace_spans(documents: Documents) -> Spans:
     _, offsets, alive = text_arrays(documents)
     seen = scan(documents)
     first = np.zeros(len(documents) + 1, np.int64)
-    np.cumsum(seen.words, out=first[1:])
+    # The scan may be older than the death of some documents.
+    np.cumsum(np.where(alive, seen.words, 0), out=first[1:])
     start, end = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
     _split(offsets, alive, seen.block, seen.solid, first, start, end)
     return first, start, end
