@@ -208,7 +208,7 @@ def commands(
     manifest: Mapping[str, Any], reasons: Sequence[tuple[Stage, Rule]]
 ) -> list[tuple[str, str]]:
     """(what it is for, command) with an id and a threshold of this run where it has any."""
-    run = shlex.quote(_bounded(manifest.get("run") or "RUN"))
+    run = shlex.quote(_bounded(manifest.get("run") or "RUN", 1000))
     dropped = _first_id(sample for _, rule in reasons for sample in rule.samples)
     kept = _first_id(items(manifest.get("kept_samples")))
     found = []
@@ -438,8 +438,8 @@ def _argument(value: str) -> str:
     return f"-- {quoted}" if value.startswith("-") else quoted
 
 
-def _bounded(value: Any) -> str:
-    return str(value)[:200]
+def _bounded(value: Any, limit: int = 200) -> str:
+    return str(value)[:limit]
 
 
 def _text(value: Any) -> str:
