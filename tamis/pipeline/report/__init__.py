@@ -23,7 +23,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tamis.pipeline.report import figures, view
+from tamis.pipeline.report import figures, histogram, view
 
 
 def render(manifest: Mapping[str, Any]) -> str:
@@ -67,7 +67,7 @@ def _template() -> tuple[jinja2.Template, str, str]:
     )
     for name in ("count", "value", "percent", "size", "duration", "moment", "shown"):
         environment.filters[name] = getattr(figures, name)
-    environment.globals.update(share=figures.share, rate=figures.rate)
+    environment.globals.update(rate=figures.rate, chart=histogram)
     style = (folder / "page.css").read_text("utf-8")
     script = (folder / "page.js").read_text("utf-8")
     return environment.get_template("page.html.j2"), style, script
