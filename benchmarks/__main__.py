@@ -1,0 +1,87 @@
+"""Measure everything: ``python -m benchmarks --corpus corpus/bench.jsonl --out RESULTS.md``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+import tamis
+from benchmarks import filters, io, minhash, pipeline, start
+from benchmarks.texts import Part, lines_of, make_part
+
+SECTIONS = ["filters", "io", "minhash", "pipeline", "large", "start"]
+PACKAGES = ("datatrove", "datasketch", "pyarrow", "numba", "numpy", "polars", "spacy")
+
+
+def processor() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def heading(part: Part, small: Part) -> str:
+    """The machine, the versions and the unit."""
+    versions = f"tamis {tamis.__version__}, "
+    versions += ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        "# Benchmarks\n\n"
+        "Made by `make bench`; nothing here is written by hand.\n\n"
+        f"{time.strftime('%Y-%m-%d')}, {processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"load {os.getloadavg()[0]:.1f} at the start; Python {platform.python_version()}, "
+        f"{versions}.\n\n"
+        f"{part.documents:,} documents evenly spread over the bench corpus; {small.documents:,} "
+        "for peers that take long. Speeds are documents (MB of text) per CPU second, medians; "
+        "ratios are CPU seconds of the peer to ours for a document, median (smallest-largest) of "
+        "pairs measured in turn, each in a process of its own. On a busy machine the CPU seconds "
+        "of Python grow more than those of compiled code: its ratios flatter us.\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="JSONL with text")
+    parser.add_argument("--out", type=Path, help="default: print")
+    parser.add_argument("--documents", type=int, default=int(os.environ.get("BENCH_DOCS", "8000")))
+    parser.add_argument("--only", nargs="+", default=SECTIONS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        everything = lines_of(arguments.corpus, sys.maxsize)
+        part = make_part(lines_of(arguments.corpus, arguments.documents), folder / "part")
+        few = max(100, arguments.documents // 8)
+        small = make_part(lines_of(arguments.corpus, few), folder / "small")
+        sections: dict[str, Callable[[], str]] = {
+            "filters": lambda: filters.run(part, small),
+            "io": lambda: io.run(part),
+            "minhash": lambda: minhash.run(part, small),
+            "pipeline": lambda: pipeline.run(part, small),
+            "large": lambda: pipeline.run_large(make_part(everything, folder / "all")),
+            "start": start.run,
+        }
+        done = [heading(part, small)]
+        for section in arguments.only:
+            print(f"measuring: {section}", file=sys.stderr)
+            done.append(sections[section]())
+    text = "\n".join(done)
+    if arguments.out:
+        arguments.out.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

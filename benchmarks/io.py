@@ -1,0 +1,113 @@
+"""Reading and writing files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import clock, compare, side_by_side
+from benchmarks.peers import datatrove_documents, quiet_datatrove
+from benchmarks.texts import Part
+
+FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
+
+
+def tamis_read(path: str) -> dict[str, Any]:
+    """Every document of a file as Arrow batches."""
+    from tamis.pipeline.readers import Input, declare_schema, list_files, plan_slices, read_slice
+
+    read(Path(path).parents[1] / "warm-up.jsonl")
+    inputs = Input(path=path)
+    with clock() as spent:
+        schema = declare_schema(inputs, list_files(inputs))
+        documents = size = 0
+        for part in plan_slices(inputs).slices:
+            for batch in read_slice(part, inputs, schema):
+                documents += batch.num_rows
+                size += batch.column("text").nbytes
+    return spent.result(documents, size - 8 * documents)
+
+
+def read(path: Path) -> None:
+    """Load the compiled code, with a file of one document."""
+    from tamis.pipeline.readers import Input, declare_schema, list_files, plan_slices, read_slice
+
+    if not path.exists():
+        path.write_text('{"id": "1", "url": "", "source": "", "text": "a text"}\n')
+    inputs = Input(path=str(path))
+    schema = declare_schema(inputs, list_files(inputs))
+    for part in plan_slices(inputs).slices:
+        list(read_slice(part, inputs, schema))
+
+
+def datatrove_read(path: str) -> dict[str, Any]:
+    """Every document of a file as Python objects: what datatrove's filters work on."""
+    from datatrove.pipeline.readers import JsonlReader, ParquetReader
+
+    quiet_datatrove()
+    parquet = path.endswith(".parquet")
+    reader = (ParquetReader if parquet else JsonlReader)(str(Path(path).parent))
+    documents = size = 0
+    with clock() as spent:
+        for document in reader.run():
+            documents += 1
+            size += len(document.text)
+    return spent.result(documents, size)
+
+
+def tamis_write(path: str) -> dict[str, Any]:
+    """Arrow batches into Parquet shards."""
+    import pyarrow.parquet as pq
+
+    from tamis.pipeline.writers import Output, ShardWriter
+
+    file = pq.ParquetFile(path)
+    batches = list(file.iter_batches(2048))
+    size = sum(batch.column("text").nbytes for batch in batches)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Output(path=folder, compression_level=3)
+        with clock() as spent:
+            writer = ShardWriter(
+                lambda number: Path(folder, f"{number}.parquet").open("wb"),  # noqa: SIM115
+                batches[0].schema,
+                output,
+            )
+            for batch in batches:
+                writer.write(batch)
+            shards = writer.close()
+    stored = sum(shard.bytes for shard in shards)
+    return spent.result(sum(shard.documents for shard in shards), size, stored=stored)
+
+
+def datatrove_write(path: str) -> dict[str, Any]:
+    """Documents into Parquet with the same compression."""
+    from datatrove.pipeline.writers import ParquetWriter
+
+    quiet_datatrove()
+    documents = datatrove_documents(path.replace("parquet", "jsonl"))
+    with tempfile.TemporaryDirectory() as folder:
+        with clock() as spent, ParquetWriter(folder, compression="zstd") as writer:
+            for document in documents:
+                writer.write(document, 0)
+        stored = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
+    size = sum(len(document.text.encode()) for document in documents)
+    return spent.result(len(documents), size, stored=stored)
+
+
+def run(part: Part) -> str:
+    """The section of the results."""
+    rows = []
+    for format in FORMATS:
+        where = {"path": part.path(format)}
+        rows.append(
+            (f"read {format}", "datatrove", compare((tamis_read, where), (datatrove_read, where)))
+        )
+    where = {"path": part.path("parquet")}
+    writing = compare((tamis_write, where), (datatrove_write, where))
+    rows.append(("write Parquet (zstd, level 3 and default)", "datatrove", writing))
+    stored = [sample.facts["stored"] / 1e6 for sample in (writing.ours[0], writing.peer[0])]
+    return (
+        f"## Reading and writing\n\n{side_by_side(rows)}\n"
+        f"Written: {stored[0]:.1f} MB by tamis, {stored[1]:.1f} MB by datatrove.\n"
+    )
