@@ -99,6 +99,8 @@ class GopherQuality(Filter):
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
         return {**_PRESETS.get(values.get("preset", "gopher"), {}), **values}
 
     @model_validator(mode="after")

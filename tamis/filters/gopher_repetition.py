@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from tamis.filters.text.lines import Lines, lines, paragraphs, repeated_lines, repeats, stripped
 from tamis.filters.text.ngrams import duplicated_ngrams, repeated_ngrams, top_ngrams
@@ -56,14 +56,16 @@ class GopherRepetition(Filter):
     max_duplicate_paragraph_characters: float | None = 0.20
     max_duplicate_lines: float | None = 0.30
     max_duplicate_line_characters: float | None = 0.20
-    max_top_ngram: dict[int, float] = Field(default={2: 0.20, 3: 0.18, 4: 0.16})
-    max_duplicated_ngrams: dict[int, float] = Field(
+    max_top_ngram: dict[PositiveInt, float | None] = Field(default={2: 0.20, 3: 0.18, 4: 0.16})
+    max_duplicated_ngrams: dict[PositiveInt, float | None] = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
         return {**_PRESETS.get(values.get("preset", "gopher"), {}), **values}
 
     def provides(self) -> tuple[Quantity, ...]:

@@ -87,7 +87,7 @@ def _space_width(data: NDArray[np.uint8], at: int, end: int) -> int:
         return 3 if third == 0x9F else 0
     if lead == 0xE3:
         return 3 if second == 0x80 and third == 0x80 else 0
-    return 3 if second == 0x9A and third == 0x80 else 0
+    return 3 if lead == 0xE1 and second == 0x9A and third == 0x80 else 0
 
 
 @njit(cache=True, nogil=True)
