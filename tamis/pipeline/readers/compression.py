@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bz2
 import struct
+import sys
 import zlib
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 import pyarrow as pa
+from isal import igzip, igzip_lib
 
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "bz2": b"BZh"}
 
@@ -16,13 +18,36 @@ _SKIPPABLE_MAGIC = 0x184D2A50  # the low four bits are free
 _SEEKABLE_FOOTER_MAGIC = 0x8F92EAB1
 _SKIPPABLE_HEADER = 8
 
-READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, pa.ArrowException)
+READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, igzip_lib.IsalError, pa.ArrowException)
 """What reading a broken file can raise."""
 
 
 class ByteStream(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
     def read(self, size: int, /) -> bytes: ...
+
+
+class Span:
+    """The bytes of a file from its current position on, up to ``length`` of them; closing it leaves the file open."""
+
+    def __init__(self, file: ByteStream, length: int | None = None) -> None:
+        self.file, self.left, self.closed = file, sys.maxsize if length is None else length, False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self.file.readinto(buffer[: self.left]) or 0
+        self.left -= count
+        return count
+
+    def read(self, size: int, /) -> bytes:
+        data = self.file.read(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def sniff(head: bytes) -> str | None:
@@ -39,7 +64,7 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def decompressed(file: BinaryIO, compression: str | None) -> ByteStream:
+def decompressed(file: ByteStream, compression: str | None) -> ByteStream:
     """The plain bytes of ``file`` from its current position on.
 
     Several gzip members or Zstandard frames in a row are one stream. The memory needed does not depend on how well the
@@ -47,21 +72,19 @@ def decompressed(file: BinaryIO, compression: str | None) -> ByteStream:
     raises one of ``READ_ERRORS`` where the damage is.
     """
     if compression == "gzip":
-        from isal import igzip
-
-        return igzip.IGzipFile(fileobj=file, mode="rb")
+        return cast(ByteStream, igzip.IGzipFile(fileobj=file, mode="rb"))
     if compression == "zstd":
         return _Zstd(file)
     if compression == "bz2":
-        return bz2.BZ2File(file)
-    return file  # type: ignore[return-value]
+        return bz2.BZ2File(file)  # type: ignore[call-overload,no-any-return]
+    return file
 
 
 class _Zstd:
     """Arrow's reader: unlike that of python-zstandard it tells a truncated file from a finished one."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    def __init__(self, file: ByteStream) -> None:
+        self.stream = pa.CompressedInputStream(pa.PythonFile(Span(file), mode="r"), "zstd")
 
     def readinto(self, buffer: memoryview, /) -> int:
         return int(self.stream.readinto(buffer))

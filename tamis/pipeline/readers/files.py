@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -109,8 +110,10 @@ def fingerprint(info: dict[str, Any]) -> str:
         "updated",
         "created",
     ):
-        if info.get(key):
-            return f"{info['size']}-{info[key]}"
+        value = info.get(key)
+        if value:
+            # the same store says it as a date in one place and as a number in another
+            return f"{info['size']}-{value.timestamp() if isinstance(value, datetime) else value}"
     return str(info["size"])
 
 
@@ -152,6 +155,8 @@ def _find(
             return {root: (info, True)}
         found: dict[str, tuple[dict[str, Any], bool]] = {}
         for path, info in fs.glob(root, detail=True).items() if _has_wildcard(root) else ():
+            if path.rpartition("/")[2].startswith(".") and "/." not in root:
+                continue
             if info["type"] == "directory":
                 found |= {inner: (data, False) for inner, data in _walk(fs, path).items()}
             elif _regular(fs, info):

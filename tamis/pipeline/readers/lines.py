@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, decompressed, sniff
+from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, Span, decompressed, sniff
 from tamis.pipeline.readers.records import EXCERPT_CHARACTERS
 from tamis.pipeline.readers.slices import Slice
 
@@ -41,30 +41,6 @@ class Broken:
     error: Exception
 
 
-class Span:
-    """The bytes [start, stop) of a file as a stream."""
-
-    def __init__(self, file: BinaryIO, start: int, stop: int) -> None:
-        self.file, self.left, self.closed = file, stop - start, False
-        file.seek(start)
-
-    def readinto(self, buffer: memoryview) -> int:
-        count = self.file.readinto(buffer[: self.left])  # type: ignore[attr-defined]
-        self.left -= count
-        return int(count)
-
-    def read(self, size: int = -1) -> bytes:
-        data = self.file.read(self.left if size < 0 else min(size, self.left))
-        self.left -= len(data)
-        return data
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def slice_lines(
     file: BinaryIO, part: Slice, block_bytes: int, max_line: int
 ) -> Iterator[Block | TooLong | Broken]:
@@ -79,7 +55,8 @@ def slice_lines(
         file.seek(0)
         stream = decompressed(file, compression)
         return LineReader(stream, None, True, block_bytes, max_line).blocks()
-    own = decompressed(Span(file, part.start, part.stop), part.compression)  # type: ignore[arg-type]
+    file.seek(part.start)
+    own = decompressed(Span(file, part.stop - part.start), part.compression)
     return LineReader(own, (file, part), part.start == 0, block_bytes, max_line).blocks()
 
 

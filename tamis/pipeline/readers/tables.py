@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import orjson
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tamis.pipeline.documents import SOURCE, TEXT
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.assemble import assemble
-from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
+from tamis.pipeline.readers.compression import READ_ERRORS, Span, decompressed, sniff
 from tamis.pipeline.readers.inputs import EXTRA, Input
 from tamis.pipeline.readers.document import too_long
 from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
@@ -25,7 +25,7 @@ from tamis.pipeline.readers.slices import ARROW_FILE_MAGIC, Slice, open_slice
 from tamis.pipeline.readers.values import json_text
 
 Where = Callable[[int], str]
-Piece = tuple[pa.RecordBatch, Where]
+Piece = tuple[pa.RecordBatch | BadRecord, Where]
 Reader = Iterator[pa.RecordBatch | BadRecord]
 
 
@@ -55,25 +55,49 @@ def read_table(
 def _parquet(
     file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
 ) -> Iterator[Piece]:
-    parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-    stored = parquet.schema_arrow.names
-    columns = [name for name in stored if _stored_name_wanted(name, entry, schema)]
-    groups = (
-        range(part.start, part.stop) if part.unit == "row_groups" else range(parquet.num_row_groups)
+    metadata = pq.read_metadata(file)
+    whole = range(metadata.num_row_groups)
+    groups = range(part.start, part.stop) if part.unit == "row_groups" else whole
+    coded = any(_all_dictionary(metadata.row_group(group), entry.text) for group in groups)
+    parquet = pq.ParquetFile(
+        file,
+        metadata=metadata,
+        buffer_size=1 << 20,
+        pre_buffer=False,
+        read_dictionary=[entry.text] if coded else [],
     )
+    columns = [name for name in parquet.schema_arrow.names if _wanted(name, entry, schema)]
     for group in groups:
-        metadata = parquet.metadata.row_group(group)
-        per_row = metadata.total_byte_size // max(metadata.num_rows, 1) + 1
+        row_group = metadata.row_group(group)
+        per_row = row_group.total_byte_size // max(row_group.num_rows, 1) + 1
         rows = int(np.clip(batch_bytes // per_row, 1, batch_rows))
         first = 0
         for batch in parquet.iter_batches(
             rows, row_groups=[group], columns=columns, use_threads=False
         ):
-            yield (
-                batch,
-                lambda row, first=first, group=group: f"row {first + row} of row group {group}",
-            )  # type: ignore[misc]
+            for at, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+                yield piece, _Place(f"row group {group}", first + at)
             first += batch.num_rows
+
+
+def _all_dictionary(row_group: pq.RowGroupMetaData, name: str) -> bool:
+    """Whether a column is only indices into a dictionary: its size says nothing about its values'."""
+    for index in range(row_group.num_columns):
+        column = row_group.column(index)
+        if column.path_in_schema == name and column.has_dictionary_page:
+            dictionary = column.data_page_offset - column.dictionary_page_offset
+            return bool(column.total_compressed_size - dictionary < 8 * row_group.num_rows)
+    return False
+
+
+class _Place(NamedTuple):
+    """Where a piece of a table begins; called with a row of the piece, it says where that is."""
+
+    unit: str
+    first: int
+
+    def __call__(self, row: int) -> str:
+        return f"row {self.first + row} of {self.unit}"
 
 
 def _arrow(
@@ -93,13 +117,8 @@ def _arrow(
         batches = enumerate(pa.ipc.open_stream(file))
     for number, batch in batches:
         batch.validate()
-        for first, piece in _pieces(batch, batch_bytes, batch_rows):
-            yield (
-                piece,
-                lambda row, first=first, number=number: (
-                    f"row {first + row} of record batch {number}"
-                ),
-            )  # type: ignore[misc]
+        for first, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+            yield piece, _Place(f"record batch {number}", first)
 
 
 def _csv(
@@ -113,41 +132,53 @@ def _csv(
 
     def skip(row: pa.csv.InvalidRow) -> str:
         reason = f"there are {row.actual_columns} fields, not {row.expected_columns}"
-        bad.append((BadRecord(f"row {row.number}", reason, excerpt(row.text)), str))
+        bad.append((BadRecord(f"row {row.number}", reason, excerpt(row.text)), _Place("", 0)))
         return "skip"
 
     reader = pa.csv.open_csv(
-        decompressed(file, compression),
+        pa.PythonFile(Span(decompressed(file, compression)), mode="r"),
         pa.csv.ReadOptions(
             use_threads=False, block_size=max(batch_bytes, entry.max_document_bytes)
         ),
         pa.csv.ParseOptions(
-            csv_delimiter(part.name), newlines_in_values=True, invalid_row_handler=skip
+            delimiter=csv_delimiter(part.name), newlines_in_values=True, invalid_row_handler=skip
         ),
-        pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), check_utf8=False),
+        pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), check_utf8=False
+        ),
     )
     done = 0
     for batch in reader:
         yield from bad
         bad.clear()
-        for first, piece in _pieces(batch, batch_bytes, batch_rows):
-            yield piece, lambda row, first=done + first: f"document {first + row + 1}"  # type: ignore[misc]
+        for first, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+            yield piece, _Place("the well-formed rows", done + first)
         done += batch.num_rows
     yield from bad
 
 
 def _pieces(
-    batch: pa.RecordBatch, batch_bytes: int, batch_rows: int
+    batch: pa.RecordBatch, batch_bytes: int, batch_rows: int, entry: Input
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The batch in pieces of at most ``batch_rows`` rows and on average ``batch_bytes``, without copying."""
-    if batch.num_rows == 0:
-        return
-    rows = int(np.clip(batch_bytes * batch.num_rows // (batch.nbytes + 1), 1, batch_rows))
-    for first in range(0, batch.num_rows, rows):
+    """The batch in pieces of at most ``batch_rows`` rows and about ``batch_bytes`` of text."""
+    lengths = np.zeros(batch.num_rows, np.int64)
+    if entry.text in batch.schema.names:
+        text = batch.column(entry.text)
+        if pa.types.is_dictionary(text.type):
+            lengths = pc.binary_length(text.dictionary).take(text.indices).fill_null(0).to_numpy()
+        elif _is_text(text.type):
+            lengths = pc.binary_length(text).fill_null(0).to_numpy()
+    ends = np.cumsum(lengths)
+    first = 0
+    while first < batch.num_rows:
+        limit = batch_bytes + (ends[first - 1] if first else 0)
+        fitting = np.searchsorted(ends[first : first + batch_rows], limit, "right")
+        rows = max(int(fitting), 1)
         yield first, batch.slice(first, rows)
+        first += rows
 
 
-def _stored_name_wanted(name: str, entry: Input, schema: pa.Schema) -> bool:
+def _wanted(name: str, entry: Input, schema: pa.Schema) -> bool:
     renamed = entry.renamed(name)
     if renamed == SOURCE and entry.source is not None:
         return False
