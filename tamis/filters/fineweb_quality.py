@@ -1,7 +1,7 @@
 """FineWeb's own filter: lists, menus and other pages that are lines more than text.
 
-Source: Penedo et al. 2024, "The FineWeb Datasets", section 3.6 (the thresholds); the definitions are those of the code that made the
-data set.
+Source: Penedo et al. 2024, "The FineWeb Datasets", section 3.6 (the thresholds); the definitions
+are those of the code that made the data set.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tamis.filters.text.bitmap import next_bit, text_arrays
+from tamis.filters.text.bitmap import Int64s, UInt8s, UInt64s, next_bit, text_arrays
 from tamis.filters.text.lines import lines, repeated_lines, span_characters
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
@@ -24,14 +24,18 @@ from tamis.pipeline.stages import Filter, Measures, Quantity, Rule, Verdicts, co
 
 
 class FineWebQuality(Filter):
-    """Drops documents with few sentence ends at line ends, many short lines, repeated lines, or many lines for their words."""
+    """Drops documents with few sentence ends at line ends, many short lines, repeated lines, or
+    many lines for their words.
+    """
 
     kind: ClassVar[str] = "fineweb_quality"
 
     min_lines: int | None = 1
     min_terminal_lines: float | None = 0.12
     keep_without_terminal_lines: bool = False
-    """Do not drop a document in which no line at all ends a sentence (``line_punct_exclude_zero`` elsewhere)."""
+    """Do not drop a document in which no line at all ends a sentence (``line_punct_exclude_zero``
+    elsewhere).
+    """
     max_short_lines: float | None = 0.67
     short_line_length: int = 30
     max_duplicate_line_characters: float | None = 0.01
@@ -83,7 +87,7 @@ class FineWebQuality(Filter):
 
 
 @njit(cache=True, nogil=True)
-def _ends_sentence(data: NDArray[np.uint8], begin: int, end: int, classes: NDArray[np.uint8]) -> bool:
+def _ends_sentence(data: UInt8s, begin: Any, end: Any, classes: UInt8s) -> Any:
     """Whether the last character is in TERMINAL_PUNCTUATION."""
     at = end - 1
     while at > begin and data[at] & 0xC0 == 0x80:
@@ -93,20 +97,22 @@ def _ends_sentence(data: NDArray[np.uint8], begin: int, end: int, classes: NDArr
 
 @njit(cache=True, nogil=True)
 def _count_lines(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    classes: NDArray[np.uint8],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    short_length: int,
-    filled: NDArray[np.int64],
-    terminal: NDArray[np.int64],
-    short: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    classes: UInt8s,
+    block: Int64s,
+    solid: UInt64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    short_length: Any,
+    filled: Int64s,
+    terminal: Int64s,
+    short: Int64s,
 ) -> None:
-    """Of the lines that are not blank: how many, how many end a sentence, how many have few code points."""
+    """Of the lines that are not blank: how many, how many end a sentence, how many have few code
+    points.
+    """
     for doc in range(first.size - 1):
         bits = solid[block[doc] : block[doc + 1]]
         for line in range(first[doc], first[doc + 1]):

@@ -7,11 +7,11 @@ gopher   datatrove's, which made FineWeb: words of punctuation alone do not coun
          length; # and ellipses each on their own; lines of ``splitlines()`` are stripped; a bullet
          is U+2022 or -; two *different* stop words
 dolma    all words count; the *median* word length; words that contain # or U+2026; lines of
-         ``split("\n")`` as they are; a bullet is * or -; only U+2026 is an ellipsis at a line's end;
-         two stop words, also the same twice
-dclm     only words that begin with a letter or digit count, but all have a length; occurrences of #,
-         "...", ". . ." and U+2026 together; stripped lines that are not blank; a bullet is U+25CF,
-         U+2022, * or -; two stop words in upper or lower case, also the same twice
+         ``split("\n")`` as they are; a bullet is * or -; of ellipses, only U+2026 counts
+         at the end of a line; two stop words, also the same twice
+dclm     only words that begin with a letter or digit count, but all have a length; occurrences of
+         #, "...", ". . ." and U+2026 together; stripped lines that are not blank; a bullet is
+         U+25CF, U+2022, * or -; two stop words in upper or lower case, also the same twice
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from numba import njit
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from tamis.filters.text.bitmap import last_bit, next_bit, population, text_arrays
+from tamis.filters.text.bitmap import (
+    Bools,
+    Int32s,
+    Int64s,
+    UInt8s,
+    UInt64s,
+    last_bit,
+    next_bit,
+    population,
+    text_arrays,
+)
 from tamis.filters.text.lines import Lines, lines, split_lines, stripped
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
@@ -113,7 +123,9 @@ class GopherQuality(Filter):
     def provides(self) -> tuple[Quantity, ...]:
         unbounded = float("inf")
         length = "median_word_length" if self.preset == "dolma" else "mean_word_length"
-        symbols = (fraction("symbol_ratio", "symbols (# and ellipses) to words", unbounded),)
+        symbols: tuple[Quantity, ...] = (
+            fraction("symbol_ratio", "symbols (# and ellipses) to words", unbounded),
+        )
         if self.preset == "gopher":
             symbols = (
                 fraction("hash_ratio", "# signs to words", unbounded),
@@ -195,7 +207,9 @@ def _dclm(documents: Documents, spans: Words) -> Measures:
 
 
 def _median_length(spans: Words) -> NDArray[np.float64]:
-    """The median code points of a word of each document, the mean of the two in the middle if need be; NaN without words."""
+    """The median code points of a word of each document, the mean of the two in the middle if need
+    be; NaN without words.
+    """
     total = np.diff(spans.first)
     document = np.repeat(np.arange(len(total)), total)
     ordered = np.sort((document << 32) | spans.length) & 0xFFFFFFFF
@@ -210,7 +224,9 @@ def _median_length(spans: Words) -> NDArray[np.float64]:
 def _symbols(
     documents: Documents,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """How often the text has "#", has "..." or U+2026, and has ". . .", each counted as ``str.count`` does."""
+    """How often the text has "#", has "..." or U+2026, and has ". . .", each counted as
+    ``str.count`` does.
+    """
     data, offsets, alive = text_arrays(documents)
     hashes, ellipses, spaced = (np.zeros(len(documents), np.int64) for _ in range(3))
     _count_symbols(data, offsets, alive, hashes, ellipses, spaced)
@@ -230,16 +246,16 @@ def _line_marks(documents: Documents, split: Lines, marks: np.int64, strip: bool
 
 @njit(cache=True, nogil=True)
 def _count_words(
-    first: NDArray[np.int64],
-    length: NDArray[np.int32],
-    flags: NDArray[np.uint8],
-    plain: NDArray[np.int64],
-    total_length: NDArray[np.int64],
-    letters: NDArray[np.int64],
-    stops: NDArray[np.int64],
+    first: Int64s,
+    length: Int32s,
+    flags: UInt8s,
+    plain: Int64s,
+    total_length: Int64s,
+    letters: Int64s,
+    stops: Int64s,
 ) -> None:
     for doc in range(first.size - 1):
-        seen = 0
+        seen: Any = 0
         for word in range(first[doc], first[doc + 1]):
             flag = np.int64(flags[word])
             plain[doc] += (flag & NOT_SYMBOL) != 0
@@ -251,26 +267,25 @@ def _count_words(
 
 
 @njit(cache=True, nogil=True)
-def _count_candidates(
-    one: NDArray[np.uint8], two: NDArray[np.uint8], three: NDArray[np.uint8]
-) -> Any:
-    """(# signs, places where an ellipsis begins, places where spaced dots may begin), all in ``one``.
+def _count_candidates(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
+    """(# signs, places where an ellipsis begins, places where spaced dots may begin), all in
+    ``one``.
 
     ``two`` and ``three`` are the text from its second and third byte on; they reach behind its end,
     so that there may be an ellipsis too many.
     """
     hashes, ellipses, spaced = 0, 0, 0
     for i in range(one.size):
-        hashes += np.int64(one[i] == 35)
+        hashes += one[i] == 35
         dots = (one[i] == 46) & (three[i] == 46)
         wide = (one[i] == 0xE2) & (two[i] == 0x80) & (three[i] == 0xA6)
-        ellipses += np.int64((dots & (two[i] == 46)) | wide)
-        spaced += np.int64(dots & (two[i] == 32))
+        ellipses += (dots & (two[i] == 46)) | wide
+        spaced += dots & (two[i] == 32)
     return hashes, ellipses, spaced
 
 
 @njit(cache=True, nogil=True)
-def _count_ellipses(text: NDArray[np.uint8]) -> int:
+def _count_ellipses(text: UInt8s) -> Any:
     """``text.count("...") + text.count("\\u2026")``: runs of dots are counted by threes."""
     found, dots = 0, 0
     for i in range(text.size):
@@ -284,7 +299,7 @@ def _count_ellipses(text: NDArray[np.uint8]) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _count_spaced(text: NDArray[np.uint8]) -> int:
+def _count_spaced(text: UInt8s) -> Any:
     """``text.count(". . .")``."""
     found, at = 0, 0
     while at + 5 <= text.size:
@@ -299,19 +314,21 @@ def _count_spaced(text: NDArray[np.uint8]) -> int:
 
 @njit(cache=True, nogil=True)
 def _count_symbols(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    hashes: NDArray[np.int64],
-    ellipses: NDArray[np.int64],
-    spaced: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    alive: Bools,
+    hashes: Int64s,
+    ellipses: Int64s,
+    spaced: Int64s,
 ) -> None:
     for doc in range(alive.size):
         begin, end = offsets[doc], offsets[doc + 1]
         if not alive[doc] or begin == end:
             continue
         text = data[begin:end]
-        hashes[doc], single, double = _count_candidates(text, data[begin + 1 : end + 1], data[begin + 2 : end + 2])
+        hashes[doc], single, double = _count_candidates(
+            text, data[begin + 1 : end + 1], data[begin + 2 : end + 2]
+        )
         if single:
             ellipses[doc] = _count_ellipses(text)
         if double:
@@ -320,11 +337,11 @@ def _count_symbols(
 
 @njit(cache=True, nogil=True)
 def _count_symbol_words(
-    data: NDArray[np.uint8],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    symbols: NDArray[np.int64],
+    data: UInt8s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    symbols: Int64s,
 ) -> None:
     """Words that contain # or U+2026 (E2 80 A6)."""
     for doc in range(first.size - 1):
@@ -337,8 +354,10 @@ def _count_symbol_words(
 
 
 @njit(cache=True, nogil=True)
-def _is_bullet(data: NDArray[np.uint8], low: int, high: int, marks: int) -> bool:
-    """Whether ``data[low:high]`` begins with one of the bullets among the marks: - * U+2022 (E2 80 A2) U+25CF (E2 97 8F)."""
+def _is_bullet(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
+    """Whether ``data[low:high]`` begins with one of the bullets among the marks: - * U+2022 (E2 80
+    A2) U+25CF (E2 97 8F).
+    """
     byte = data[low]
     if byte == 45 or byte == 42:
         return (marks & (_DASH if byte == 45 else _STAR)) != 0
@@ -350,8 +369,8 @@ def _is_bullet(data: NDArray[np.uint8], low: int, high: int, marks: int) -> bool
 
 
 @njit(cache=True, nogil=True)
-def _is_ellipsis(data: NDArray[np.uint8], low: int, high: int, marks: int) -> bool:
-    """Whether ``data[low:high]`` ends with U+2026 or one of the ellipses of dots among the marks."""
+def _is_ellipsis(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
+    """Whether ``data[low:high]`` ends with U+2026 or an ellipsis of dots among the marks."""
     if high - low < 3:
         return False
     if data[high - 1] == 0xA6:
@@ -368,17 +387,17 @@ def _is_ellipsis(data: NDArray[np.uint8], low: int, high: int, marks: int) -> bo
 
 @njit(cache=True, nogil=True)
 def _count_line_marks(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    marks: int,
-    strip: bool,
-    bullets: NDArray[np.int64],
-    ellipses: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    block: Int64s,
+    solid: UInt64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    marks: Any,
+    strip: Any,
+    bullets: Int64s,
+    ellipses: Int64s,
 ) -> None:
     """Lines that begin with a bullet, and lines that end with an ellipsis."""
     for doc in range(first.size - 1):

@@ -1,15 +1,15 @@
 """Gopher's repetition filter: documents that say the same again and again.
 
-Source: Rae et al. 2021, "Scaling Language Models" (Gopher), table A1. What counts as repeated is not
-said there; the preset tells whose reading is taken:
+Source: Rae et al. 2021, "Scaling Language Models" (Gopher), table A1. What counts as repeated is
+not said there; the preset tells whose reading is taken:
 
 gopher   datatrove's, which made FineWeb: a copy is what equals something before it, and duplicated
          n-grams are counted greedily; fractions of the characters of the text
 dolma    all copies count, the first among them; n-grams overlap; fractions of the characters of the
          words (of lines: ``max_duplicate_line_characters`` 0.30); no paragraphs
-dclm     lines and paragraphs are stripped and empty ones left out; all copies count; n-grams of words
-         that begin with a letter or digit, and characters that a repeated n-gram covers count once;
-         documents of white space only are dropped
+dclm     lines and paragraphs are stripped and empty ones left out; all copies count; n-grams of
+         words that begin with a letter or digit, and characters that a repeated n-gram covers count
+         once; documents of white space only are dropped
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class GopherRepetition(Filter):
             count("characters", "code points of the text (dolma, dclm: of its words)"),
             *of_segments,
             *(
-                fraction(f"top_{n}_gram", f"characters of all copies of the top {n}-gram", unbounded)
+                fraction(
+                    f"top_{n}_gram", f"characters of all copies of the top {n}-gram", unbounded
+                )
                 for n in self.max_top_ngram
             ),
             *(
@@ -105,7 +107,10 @@ class GopherRepetition(Filter):
             segments = segments[2:]
         return (
             Rule("min_characters", "<", "characters"),
-            *(Rule(f"max_duplicate_{segment}", ">", f"duplicate_{segment}") for segment in segments),
+            *(
+                Rule(f"max_duplicate_{segment}", ">", f"duplicate_{segment}")
+                for segment in segments
+            ),
             *(Rule(f"max_top_ngram.{n}", ">", f"top_{n}_gram") for n in self.max_top_ngram),
             *(
                 Rule(f"max_duplicated_ngrams.{n}", ">", f"duplicated_{n}_grams")
@@ -131,7 +136,7 @@ def _by_size(name: str, sizes: tuple[int, ...], values: NDArray[np.float64]) -> 
 
 
 def _segments(documents: Documents) -> Measures:
-    """Of paragraphs ``re.split(r"\\n{2,}", text.strip())`` and lines ``re.split(r"\\n+", text)``."""
+    """Of ``re.split(r"\\n{2,}", text.strip())`` and ``re.split(r"\\n+", text)``."""
     of_text = scan(documents).characters
     blocks = paragraphs(documents)
     of_blocks, of_lines = repeats(documents, blocks), repeated_lines(documents)
@@ -165,8 +170,8 @@ def _ngrams(
 ) -> Measures:
     """The top n-gram has its spaces counted, duplicated n-grams are counted greedily."""
     found = top_ngrams(spans, top)
-    joined = found.count * (found.characters + np.array(top, np.int64) - 1)
-    joined[found.count == 0] = -1
+    joined = found.occurrences * (found.characters + np.array(top, np.int64) - 1)
+    joined[found.occurrences == 0] = -1
     again = duplicated_ngrams(spans, duplicated)
     return {
         **_by_size("top_{}_gram", top, ratio(joined, of_text[:, None])),
@@ -191,8 +196,8 @@ def _dolma_lines(documents: Documents) -> Measures:
 def _dolma_ngrams(spans: Words, top: tuple[int, ...], duplicated: tuple[int, ...]) -> Measures:
     of_words = per_document(spans.first, spans.length)
     found, again = top_ngrams(spans, top), repeated_ngrams(spans, duplicated)
-    shares = found.count * found.characters
-    shares[found.count == 0] = -1
+    shares = found.occurrences * found.characters
+    shares[found.occurrences == 0] = -1
     return {
         **_by_size("top_{}_gram", top, ratio(shares, of_words[:, None])),
         **_by_size("duplicated_{}_grams", duplicated, ratio(again.occurrences, again.total)),
@@ -214,7 +219,7 @@ def _dclm_segments(documents: Documents) -> Measures:
 def _dclm_ngrams(spans: Words, top: tuple[int, ...], duplicated: tuple[int, ...]) -> Measures:
     of_words = per_document(spans.first, spans.length)[:, None]
     found, again = top_ngrams(spans, top, longest=True), repeated_ngrams(spans, duplicated)
-    shares = np.where(found.count > 1, found.count * found.characters, -1)
+    shares = np.where(found.occurrences > 1, found.occurrences * found.characters, -1)
     return {
         **_by_size("top_{}_gram", top, ratio(shares, of_words)),
         **_by_size("duplicated_{}_grams", duplicated, ratio(again.covered, of_words)),

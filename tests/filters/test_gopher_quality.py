@@ -68,7 +68,10 @@ def test_every_rule(text: str, expected: str | None) -> None:
 
 def test_max_words() -> None:
     assert reason(GopherQuality(max_words=60), PROSE) == "max_words"
-    assert reason(GopherQuality(max_words=None, min_words=None), "their end was that of all men") is None
+    assert (
+        reason(GopherQuality(max_words=None, min_words=None), "their end was that of all men")
+        is None
+    )
 
 
 def test_no_words_at_all_without_the_rule_for_it() -> None:
@@ -93,7 +96,9 @@ def test_presets_differ_where_their_sources_do() -> None:
 
 
 def test_a_threshold_that_the_preset_does_not_measure() -> None:
-    with pytest.raises(ValidationError, match="max_symbol_ratio is not measured with preset gopher"):
+    with pytest.raises(
+        ValidationError, match="max_symbol_ratio is not measured with preset gopher"
+    ):
         GopherQuality(max_symbol_ratio=0.1)
     with pytest.raises(ValidationError, match="max_hash_ratio is not measured with preset dclm"):
         GopherQuality(preset="dclm", max_hash_ratio=0.1)

@@ -76,7 +76,9 @@ def test_known_answers(text: str, measure: str, expected: float) -> None:
 
 def test_a_value_at_the_threshold_is_kept() -> None:
     text = "\n".join(["a sentence that returns"] * 4 + [f"line number {i}" for i in range(6)])
-    stage = GopherRepetition(max_duplicate_line_characters=None, max_top_ngram={}, max_duplicated_ngrams={})
+    stage = GopherRepetition(
+        max_duplicate_line_characters=None, max_top_ngram={}, max_duplicated_ngrams={}
+    )
     assert stage.measure(batch([text]))["duplicate_lines"][0] == 0.3
     assert reason(stage, text) is None
     assert reason(stage, text + "\nline number 5") == "max_duplicate_lines"
@@ -115,7 +117,9 @@ def test_other_ngrams_can_be_asked_for() -> None:
 def test_measures_are_the_quantities_that_are_declared() -> None:
     for preset in ("gopher", "dolma", "dclm"):
         stage = GopherRepetition(preset=preset)
-        assert set(stage.measure(batch(["a b"]))) == {quantity.name for quantity in stage.provides()}
+        assert set(stage.measure(batch(["a b"]))) == {
+            quantity.name for quantity in stage.provides()
+        }
         assert {rule.measure for rule in stage.rules()} == {q.name for q in stage.provides()}
 
 

@@ -132,9 +132,15 @@ def test_only_words_that_begin_with_a_letter_or_digit() -> None:
         ("ภาษาไทย", ["ภ", "า", "ษ", "า", "ไ", "ท", "ย"]),
         ("한국어 텍스트 हिन्दी में", ["한국어", "텍스트", "हिन्दी", "में"]),
         ("שלום ג'ורג' צה\"ל a\"b", ["שלום", "ג'ורג'", 'צה"ל', "a", "b"]),
-        ("e\u0301a\u0300 co\u00adop zero\u200dwidth m²", ["e\u0301a\u0300", "co\u00adop", "zero\u200dwidth", "m", "²"]),
+        (
+            "e\u0301a\u0300 co\u00adop zero\u200dwidth m²",
+            ["e\u0301a\u0300", "co\u00adop", "zero\u200dwidth", "m", "²"],
+        ),
         ("👩‍👩‍👧 😀 … — «»", []),
-        ("a:b 1:2 a.b 1.b 1.2. a' 'a 1'2", ["a:b", "1", "2", "a.b", "1", "b", "1.2", "a", "a", "1'2"]),
+        (
+            "a:b 1:2 a.b 1.b 1.2. a' 'a 1'2",
+            ["a:b", "1", "2", "a.b", "1", "b", "1.2", "a", "a", "1'2"],
+        ),
     ],
 )
 def test_unicode_words(text: str, expected: list[str]) -> None:

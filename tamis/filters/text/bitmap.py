@@ -1,21 +1,32 @@
 """Bits and bytes: what the text kernels share.
 
-A kernel looks at text 64 bytes at a time: a property of bytes (is white space, is a newline) becomes a bitmap, one bit a byte,
-and the next byte that has it is found with one count of trailing zeros instead of a branch for every byte. Every document has
-whole 64-bit words of its own in a bitmap, so that no word belongs to two documents.
+A kernel looks at text 64 bytes at a time: a property of bytes (is white space, is a newline)
+becomes a bitmap, one bit a byte, and the next byte that has it is found with one count of trailing
+zeros instead of a branch for every byte. Every document has whole 64-bit words of its own in a
+bitmap, so that no word belongs to two documents.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from tamis.pipeline.documents import Documents
+
+# Arrays as kernels take them, by the type of their elements. To mypy those are Any: it knows
+# numpy's
+# scalars, where numba has machine integers.
+UInt8s: TypeAlias = NDArray[Any]
+Int32s: TypeAlias = NDArray[Any]
+Int64s: TypeAlias = NDArray[Any]
+UInt64s: TypeAlias = NDArray[Any]
+Bools: TypeAlias = NDArray[Any]
 
 _ZERO = np.uint64(0)
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -23,40 +34,28 @@ _PACK = np.uint64(0x0102040810204080)
 _TOP = np.uint64(56)
 
 
-@intrinsic
-def trailing_zeros(_typing: Any, word: Any) -> Any:
-    """The number of zero bits below the lowest one bit of a uint64 that is not zero."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def _trailing_zeros(_typing: Any, _word: Any) -> Any:
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
-def leading_zeros(_typing: Any, word: Any) -> Any:
-    """The number of zero bits above the highest one bit of a uint64 that is not zero."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def _leading_zeros(_typing: Any, _word: Any) -> Any:
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
-def population(_typing: Any, word: Any) -> Any:
-    """The number of one bits of a uint64."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def _population(_typing: Any, _word: Any) -> Any:
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), codegen
 
 
-@intrinsic
-def load8(_typing: Any, array: Any, index: Any) -> Any:
-    """The eight bytes ``array[index:index + 8]`` as a little-endian uint64, from any address; no bounds are checked."""
-
+def _load8(_typing: Any, array: Any, _index: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
@@ -68,14 +67,18 @@ def load8(_typing: Any, array: Any, index: Any) -> Any:
 
 
 @njit(inline="always", nogil=True)
-def low_bytes(count: int) -> Any:
-    """A uint64 whose ``count`` (1 to 8) low bytes are 0xFF: what is left of an 8-byte load at the end of a span."""
+def low_bytes(count: Any) -> Any:
+    """A uint64 whose ``count`` (1 to 8) low bytes are 0xFF: what is left of an 8-byte load at the
+    end of a span.
+    """
     return _ALL >> np.uint64(64 - 8 * count)
 
 
 @njit(cache=True, nogil=True)
-def pack(mask: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None:
-    """Pack the 0/1 bytes of ``mask`` (64 times as many as ``bits``) into 64-bit words, lowest bit first."""
+def pack(mask: UInt8s, bits: UInt64s) -> None:
+    """Pack the 0/1 bytes of ``mask`` (64 times as many as ``bits``) into 64-bit words, lowest bit
+    first.
+    """
     for word in range(bits.size):
         packed = _ZERO
         for eight in range(8):
@@ -85,7 +88,7 @@ def pack(mask: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def next_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
+def next_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
     """The first bit of ``begin:end`` that is set, or ``end``."""
     while begin < end:
         rest = bits[begin >> 6] >> np.uint64(begin & 63)
@@ -96,7 +99,7 @@ def next_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def last_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
+def last_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
     """One more than the last bit of ``begin:end`` that is set, or ``begin``."""
     while begin < end:
         rest = bits[(end - 1) >> 6] << np.uint64(63 - ((end - 1) & 63))
@@ -107,10 +110,30 @@ def last_bit(bits: NDArray[np.uint64], begin: int, end: int) -> int:
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory, contiguous and not writable: a kernel is then compiled for one type of array only."""
+    """The same memory, contiguous and not writable: a kernel is then compiled for one type of array
+    only.
+    """
     view = np.ascontiguousarray(array)[:]
     view.flags.writeable = False
     return view
+
+
+trailing_zeros: Callable[..., Any] = intrinsic(_trailing_zeros)
+"""The number of zero bits below the lowest one bit of a uint64 that is not zero."""
+
+
+leading_zeros: Callable[..., Any] = intrinsic(_leading_zeros)
+"""The number of zero bits above the highest one bit of a uint64 that is not zero."""
+
+
+population: Callable[..., Any] = intrinsic(_population)
+"""The number of one bits of a uint64."""
+
+
+load8: Callable[..., Any] = intrinsic(_load8)
+"""The eight bytes ``array[index:index + 8]`` as a little-endian uint64, from any address; no bounds
+are checked.
+"""
 
 
 def text_arrays(

@@ -1,4 +1,4 @@
-"""The lines of a batch, and how much of a document is lines or paragraphs that it has had before."""
+"""The lines of a batch, and how many lines or paragraphs of a document it has had before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import (
+    Bools,
+    Int64s,
+    UInt8s,
+    UInt64s,
     last_bit,
     load8,
     low_bytes,
@@ -32,7 +36,9 @@ _SEED = np.uint64(0x243F6A8885A308D3)
 
 
 class Lines(NamedTuple):
-    """Line j is ``data[start[j]:end[j]]``, without its break; document i has lines ``first[i]:first[i + 1]``."""
+    """Line j is ``data[start[j]:end[j]]``, without its break; document i has lines
+    ``first[i]:first[i + 1]``.
+    """
 
     first: NDArray[np.int64]
     start: NDArray[np.int64]
@@ -40,7 +46,7 @@ class Lines(NamedTuple):
 
 
 def lines(documents: Documents) -> Lines:
-    """``text.split("\\n")`` for the documents that are alive (the others have none); once a batch."""
+    """``text.split("\\n")`` of the documents that are alive, once a batch."""
     return documents.memo("text.lines", lambda: _lines(documents))
 
 
@@ -55,7 +61,9 @@ def _lines(documents: Documents) -> Lines:
 
 
 def split_lines(documents: Documents) -> Lines:
-    """``text.splitlines()`` for the documents that are alive: all ten breaks of Unicode end a line; once a batch."""
+    """``text.splitlines()`` for the documents that are alive: all ten breaks of Unicode end a line;
+    once a batch.
+    """
     return documents.memo("text.split_lines", lambda: _split_lines(documents))
 
 
@@ -72,7 +80,9 @@ def _split_lines(documents: Documents) -> Lines:
 
 
 def paragraphs(documents: Documents) -> Lines:
-    """``re.split(r"\\n{2,}", text.strip())``, but none for a text that is all white space; once a batch."""
+    """``re.split(r"\\n{2,}", text.strip())``, but none for a text that is all white space; once a
+    batch.
+    """
     return documents.memo("text.paragraphs", lambda: _paragraphs(documents))
 
 
@@ -86,7 +96,9 @@ def _paragraphs(documents: Documents) -> Lines:
 
 
 def stripped(documents: Documents, segments: Lines) -> tuple[Lines, NDArray[np.int64]]:
-    """The segments without white space at both ends, those that are not empty then, and their code points by document."""
+    """The segments without white space at both ends, those that are not empty then, and their code
+    points by document.
+    """
     data, offsets, _ = text_arrays(documents)
     seen = scan(documents)
     first, characters = np.zeros(len(documents) + 1, np.int64), np.zeros(len(documents), np.int64)
@@ -96,7 +108,9 @@ def stripped(documents: Documents, segments: Lines) -> tuple[Lines, NDArray[np.i
 
 
 class Repeats(NamedTuple):
-    """Segments (lines, paragraphs) that are no first copy; each array has a value for every document."""
+    """Segments (lines, paragraphs) that are no first copy; each array has a value for every
+    document.
+    """
 
     repeated: NDArray[np.int64]
     """Segments equal to an earlier one: of k copies, k - 1."""
@@ -112,16 +126,14 @@ class Repeats(NamedTuple):
 
 def repeated_lines(documents: Documents) -> Repeats:
     """Repeats among the ``lines`` that are not empty; once a batch."""
-    return documents.memo(
-        "text.repeated_lines", lambda: repeats(documents, lines(documents))
-    )
+    return documents.memo("text.repeated_lines", lambda: repeats(documents, lines(documents)))
 
 
 def repeats(documents: Documents, segments: Lines) -> Repeats:
     """Repeats among segments of any kind; empty ones are passed over.
 
-    Two segments are equal when they have the same 64-bit hash (in a document of a thousand lines, a wrong repeat has a
-    chance of 3e-14).
+    Two segments are equal when they have the same 64-bit hash (in a document of a thousand lines, a
+    wrong repeat has a chance of 3e-14).
     """
     data, offsets, _ = text_arrays(documents)
     seen = scan(documents)
@@ -136,13 +148,13 @@ def repeats(documents: Documents, segments: Lines) -> Repeats:
 
 @njit(cache=True, nogil=True)
 def _split_newlines(
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    block: NDArray[np.int64],
-    newline: NDArray[np.uint64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    offsets: Int64s,
+    alive: Bools,
+    block: Int64s,
+    newline: UInt64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
 ) -> None:
     for doc in range(alive.size):
         if not alive[doc]:
@@ -161,9 +173,7 @@ def _split_newlines(
 
 
 @njit(cache=True, nogil=True)
-def _has_other_breaks(
-    one: NDArray[np.uint8], two: NDArray[np.uint8], three: NDArray[np.uint8]
-) -> bool:
+def _has_other_breaks(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
     """Whether VT, FF, CR, FS, GS, RS, NEL (C2 85), LS or PS (E2 80 A8, A9) begin in ``one``.
 
     ``two`` and ``three`` are the text from its second and third byte on.
@@ -175,12 +185,12 @@ def _has_other_breaks(
         )
         nel = (one[i] == 0xC2) & (two[i] == 0x85)
         separator = (one[i] == 0xE2) & (two[i] == 0x80) & ((three[i] & 0xFE) == 0xA8)
-        found += np.int64(control | nel | separator)
+        found += control | nel | separator
     return found > 0
 
 
 @njit(cache=True, nogil=True)
-def _break_width(data: NDArray[np.uint8], at: int, end: int) -> int:
+def _break_width(data: UInt8s, at: Any, end: Any) -> Any:
     """The bytes of the line break that begins at ``at`` (CR LF is one break), or 0."""
     byte = data[at]
     if byte == 13:
@@ -195,7 +205,7 @@ def _break_width(data: NDArray[np.uint8], at: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _next_break(data: NDArray[np.uint8], at: int, end: int) -> Any:
+def _next_break(data: UInt8s, at: Any, end: Any) -> Any:
     """(position, width) of the first line break from ``at`` on, or (end, 0)."""
     while at < end:
         width = _break_width(data, at, end)
@@ -207,11 +217,11 @@ def _next_break(data: NDArray[np.uint8], at: int, end: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _count_split_lines(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    first: NDArray[np.int64],
-    count: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    alive: Bools,
+    first: Int64s,
+    count: Int64s,
 ) -> None:
     """Lines of each document; the number is negative where breaks other than newlines may occur."""
     for doc in range(alive.size):
@@ -232,15 +242,15 @@ def _count_split_lines(
 
 @njit(cache=True, nogil=True)
 def _fill_split_lines(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    count: NDArray[np.int64],
-    plain_first: NDArray[np.int64],
-    plain_start: NDArray[np.int64],
-    plain_end: NDArray[np.int64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    count: Int64s,
+    plain_first: Int64s,
+    plain_start: Int64s,
+    plain_end: Int64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
 ) -> None:
     for doc in range(count.size):
         if count[doc] >= 0:
@@ -256,7 +266,7 @@ def _fill_split_lines(
 
 
 @njit(cache=True, nogil=True)
-def hash_span(data: NDArray[np.uint8], start: int, end: int) -> Any:
+def hash_span(data: UInt8s, start: Any, end: Any) -> Any:
     """A 64-bit hash of ``data[start:end]``, eight bytes at a time."""
     hashed = _SEED ^ np.uint64(end - start)
     for at in range(start, end, 8):
@@ -268,11 +278,11 @@ def hash_span(data: NDArray[np.uint8], start: int, end: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _hash_spans(
-    data: NDArray[np.uint8],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
+    data: UInt8s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    hashes: UInt64s,
 ) -> None:
     """Hashes of the segments of documents that have more than one."""
     for doc in range(first.size - 1):
@@ -282,7 +292,7 @@ def _hash_spans(
 
 
 @njit(cache=True, nogil=True)
-def span_characters(data: NDArray[np.uint8], start: int, end: int) -> int:
+def span_characters(data: UInt8s, start: Any, end: Any) -> Any:
     """The code points of ``data[start:end]``."""
     inner = 0
     for at in range(start, end, 8):
@@ -293,17 +303,19 @@ def span_characters(data: NDArray[np.uint8], start: int, end: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _join_paragraphs(
-    offsets: NDArray[np.int64],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    line_first: NDArray[np.int64],
-    line_start: NDArray[np.int64],
-    line_end: NDArray[np.int64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    offsets: Int64s,
+    block: Int64s,
+    solid: UInt64s,
+    line_first: Int64s,
+    line_start: Int64s,
+    line_end: Int64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
 ) -> None:
-    """A paragraph is a run of lines that are not empty, within what is left of the text when it is stripped."""
+    """A paragraph is a run of lines that are not empty, within what is left of the text when it is
+    stripped.
+    """
     found = 0
     for doc in range(first.size - 1):
         bits = solid[block[doc] : block[doc + 1]]
@@ -329,17 +341,17 @@ def _join_paragraphs(
 
 @njit(cache=True, nogil=True)
 def _strip(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    from_first: NDArray[np.int64],
-    from_start: NDArray[np.int64],
-    from_end: NDArray[np.int64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    characters: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    block: Int64s,
+    solid: UInt64s,
+    from_first: Int64s,
+    from_start: Int64s,
+    from_end: Int64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    characters: Int64s,
 ) -> None:
     found = 0
     for doc in range(first.size - 1):
@@ -357,20 +369,20 @@ def _strip(
 
 @njit(cache=True, nogil=True)
 def _find_repeats(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    table: NDArray[np.uint64],
-    repeated: NDArray[np.int64],
-    repeated_characters: NDArray[np.int64],
-    repeated_blanks: NDArray[np.int64],
-    copies: NDArray[np.int64],
-    copied_characters: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    block: Int64s,
+    solid: UInt64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    hashes: UInt64s,
+    table: UInt64s,
+    repeated: Int64s,
+    repeated_characters: Int64s,
+    repeated_blanks: Int64s,
+    copies: Int64s,
+    copied_characters: Int64s,
 ) -> None:
     for doc in range(first.size - 1):
         begin, segments = first[doc], first[doc + 1] - first[doc]

@@ -1,7 +1,8 @@
 """Repeated word n-grams of a document, by the definitions of the Gopher paper's rules.
 
-Keys of n-grams are 64-bit: with the word hashes of ``Words`` the hash of joined words comes from two prefix sums. Two n-grams are
-equal when their keys are (in a document of a thousand words, a wrong repeat has a chance of 3e-14 for each n).
+Keys of n-grams are 64-bit: with the word hashes of ``Words`` the hash of joined words comes from
+two prefix sums. Two n-grams are equal when their keys are (in a document of a thousand words, a
+wrong repeat has a chance of 3e-14 for each n).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tamis.filters.text.bitmap import Int32s, Int64s, UInt64s
 from tamis.filters.text.hash_table import find_slot, insert, table_shift, table_size
 from tamis.filters.text.words import HASH_BASE, Words
 
@@ -25,7 +27,7 @@ _ZERO = np.uint64(0)
 class TopNgrams(NamedTuple):
     """The most common n-gram of each document; both of shape (documents, sizes)."""
 
-    count: NDArray[np.int64]
+    occurrences: NDArray[np.int64]
     """How often it occurs; 0 where a document has fewer than n words."""
     characters: NDArray[np.int64]
     """The code points of its words, without spaces."""
@@ -46,8 +48,9 @@ def top_ngrams(words: Words, sizes: tuple[int, ...], longest: bool = False) -> T
 def duplicated_ngrams(words: Words, sizes: tuple[int, ...]) -> NDArray[np.int64]:
     """Code points in n-grams that have occurred before, counted greedily; shape (documents, sizes).
 
-    From left to right, an n-gram that was seen counts with its length (no spaces) and the next n words are passed over;
-    any other is remembered. Two n-grams are the same when their words joined without a space are.
+    From left to right, an n-gram that was seen counts with its length (no spaces) and the next n
+    words are passed over; any other is remembered. Two n-grams are the same when their words joined
+    without a space are.
     """
     found = np.zeros((len(words.first) - 1, len(sizes)), np.int64)
     most = int(np.diff(words.first).max(initial=0))
@@ -55,15 +58,20 @@ def duplicated_ngrams(words: Words, sizes: tuple[int, ...]) -> NDArray[np.int64]
     sums, inverse = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
     characters = np.empty(most + 1, np.int64)
     of = np.array(sizes, np.int64)
-    _find_duplicated(*words, of, table, sums, inverse, characters, found)
+    spans = words.first, words.start, words.end, words.length, words.hash
+    _find_duplicated(*spans, of, table, sums, inverse, characters, found)
     return found
 
 
 class RepeatedNgrams(NamedTuple):
-    """Code points in n-grams of which a document has more than one; each of shape (documents, sizes)."""
+    """Code points in n-grams of which a document has more than one; each of shape (documents,
+    sizes).
+    """
 
     occurrences: NDArray[np.int64]
-    """The lengths of all occurrences of those n-grams, added; where they overlap a word counts more than once."""
+    """The lengths of all occurrences of those n-grams, added; where they overlap a word counts more
+    than once.
+    """
     total: NDArray[np.int64]
     """The lengths of all n-grams, added."""
     covered: NDArray[np.int64]
@@ -71,7 +79,9 @@ class RepeatedNgrams(NamedTuple):
 
 
 def repeated_ngrams(words: Words, sizes: tuple[int, ...]) -> RepeatedNgrams:
-    """All occurrences of the n-grams that occur more than once (same words, not only same characters)."""
+    """All occurrences of the n-grams that occur more than once (same words, not only same
+    characters).
+    """
     shape = (len(words.first) - 1, len(sizes))
     found = RepeatedNgrams(*(np.zeros(shape, np.int64) for _ in range(3)))
     most = int(np.diff(words.first).max(initial=0))
@@ -83,8 +93,10 @@ def repeated_ngrams(words: Words, sizes: tuple[int, ...]) -> RepeatedNgrams:
 
 
 @njit(inline="always", nogil=True)
-def _ngram_key(hashes: NDArray[np.uint64], at: int, n: int) -> Any:
-    """The key of the words ``at`` to ``at + n``, which depends on where one word ends and the next begins."""
+def _ngram_key(hashes: UInt64s, at: Any, n: Any) -> Any:
+    """The key of the words ``at`` to ``at + n``, which depends on where one word ends and the next
+    begins.
+    """
     key = hashes[at]
     for word in range(at + 1, at + n):
         key = key * _STEP + hashes[word]
@@ -92,7 +104,7 @@ def _ngram_key(hashes: NDArray[np.uint64], at: int, n: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _prefix_lengths(length: NDArray[np.int32], characters: NDArray[np.int64]) -> None:
+def _prefix_lengths(length: Int32s, characters: Int64s) -> None:
     """``characters[i]``: code points of the first i words."""
     characters[0] = 0
     for word in range(length.size):
@@ -101,17 +113,17 @@ def _prefix_lengths(length: NDArray[np.int32], characters: NDArray[np.int64]) ->
 
 @njit(cache=True, nogil=True)
 def _top_ngram(
-    hashes: NDArray[np.uint64],
-    n: int,
-    longest: bool,
-    generation: int,
-    table: NDArray[np.uint64],
-    count: NDArray[np.int64],
-    characters: NDArray[np.int64],
+    hashes: UInt64s,
+    n: Any,
+    longest: Any,
+    generation: Any,
+    table: UInt64s,
+    count: Int64s,
+    characters: Int64s,
     shift: Any,
-) -> int:
+) -> Any:
     """The index of the most common n-gram of a document; ``count`` of it is how often it occurs."""
-    best = 0
+    best: Any = 0
     count[0] = 1
     for at in range(hashes.size - n + 1):
         key = _ngram_key(hashes, at, n)
@@ -124,7 +136,7 @@ def _top_ngram(
         count[here] += 1
         if count[here] < count[best]:
             continue
-        gain = count[here] - count[best]
+        gain: Any = count[here] - count[best]
         if longest and gain == 0:
             gain = characters[here + n] - characters[here] - characters[best + n] + characters[best]
         if gain > 0 or (gain == 0 and here < best):
@@ -134,16 +146,16 @@ def _top_ngram(
 
 @njit(cache=True, nogil=True)
 def _find_top(
-    first: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    length: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    longest: bool,
-    table: NDArray[np.uint64],
-    count: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    top_count: NDArray[np.int64],
-    top_characters: NDArray[np.int64],
+    first: Int64s,
+    hashes: UInt64s,
+    length: Int32s,
+    sizes: Int64s,
+    longest: Any,
+    table: UInt64s,
+    count: Int64s,
+    characters: Int64s,
+    top_count: Int64s,
+    top_characters: Int64s,
 ) -> None:
     generation = 0
     for doc in range(first.size - 1):
@@ -163,9 +175,7 @@ def _find_top(
 
 
 @njit(cache=True, nogil=True)
-def _cover(
-    at: int, n: int, generation: int, characters: NDArray[np.int64], covered: NDArray[np.int64]
-) -> int:
+def _cover(at: Any, n: Any, generation: Any, characters: Int64s, covered: Int64s) -> Any:
     """Mark the words of an n-gram; returns the code points of those that were not marked."""
     added = 0
     for word in range(at, at + n):
@@ -177,16 +187,16 @@ def _cover(
 
 @njit(cache=True, nogil=True)
 def _find_repeated(
-    first: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    length: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    table: NDArray[np.uint64],
-    covered: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    occurrences: NDArray[np.int64],
-    total: NDArray[np.int64],
-    covering: NDArray[np.int64],
+    first: Int64s,
+    hashes: UInt64s,
+    length: Int32s,
+    sizes: Int64s,
+    table: UInt64s,
+    covered: Int64s,
+    characters: Int64s,
+    occurrences: Int64s,
+    total: Int64s,
+    covering: Int64s,
 ) -> None:
     generation = 0
     covered[:] = 0
@@ -216,7 +226,7 @@ def _find_repeated(
 
 
 @njit(cache=True, nogil=True)
-def _power(base: Any, exponent: int) -> Any:
+def _power(base: Any, exponent: Any) -> Any:
     """``base ** exponent`` mod 2^64."""
     result = _ONE
     while exponent > 0:
@@ -229,14 +239,14 @@ def _power(base: Any, exponent: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def _greedy(
-    n: int,
-    generation: int,
-    table: NDArray[np.uint64],
-    sums: NDArray[np.uint64],
-    inverse: NDArray[np.uint64],
-    characters: NDArray[np.int64],
+    n: Any,
+    generation: Any,
+    table: UInt64s,
+    sums: UInt64s,
+    inverse: UInt64s,
+    characters: Int64s,
     shift: Any,
-) -> int:
+) -> Any:
     """Code points of the duplicated n-grams of a document, given its prefix sums."""
     repeated = 0
     at = 0
@@ -254,20 +264,21 @@ def _greedy(
 
 @njit(cache=True, nogil=True)
 def _find_duplicated(
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    length: NDArray[np.int32],
-    flags: NDArray[np.uint8],
-    hashes: NDArray[np.uint64],
-    sizes: NDArray[np.int64],
-    table: NDArray[np.uint64],
-    sums: NDArray[np.uint64],
-    inverse: NDArray[np.uint64],
-    characters: NDArray[np.int64],
-    found: NDArray[np.int64],
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
+    length: Int32s,
+    hashes: UInt64s,
+    sizes: Int64s,
+    table: UInt64s,
+    sums: UInt64s,
+    inverse: UInt64s,
+    characters: Int64s,
+    found: Int64s,
 ) -> None:
-    """``sums[i]`` is the hash of the first i words joined, ``inverse[i]`` is B to minus the number of their bytes."""
+    """``sums[i]`` is the hash of the first i words joined, ``inverse[i]`` is B to minus the number
+    of their bytes.
+    """
     powers, back = np.empty(64, np.uint64), np.empty(64, np.uint64)
     for k in range(64):
         powers[k], back[k] = _power(HASH_BASE, k), _power(_INVERSE, k)

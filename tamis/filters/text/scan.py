@@ -1,17 +1,28 @@
-"""The first look at the text of a batch: where there is white space, where lines end, how many characters there are.
+"""The first look at the text of a batch: where there is white space, where lines end, how many
+characters there are.
 
-White space is what ``str.isspace`` says: U+0009-000D, 001C-0020, 0085, 00A0, 1680, 2000-200A, 2028, 2029, 202F, 205F and 3000.
+White space is what ``str.isspace`` says: U+0009-000D, 001C-0020, 0085, 00A0, 1680, 2000-200A, 2028,
+2029, 202F, 205F and 3000.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tamis.filters.text.bitmap import pack, population, text_arrays, trailing_zeros
+from tamis.filters.text.bitmap import (
+    Bools,
+    Int64s,
+    UInt8s,
+    UInt64s,
+    pack,
+    population,
+    text_arrays,
+    trailing_zeros,
+)
 from tamis.pipeline.documents import Documents
 
 _CHUNK = 4096
@@ -21,7 +32,9 @@ _ZERO = np.uint64(0)
 
 
 class Scan(NamedTuple):
-    """Bit ``64 * block[i] + k`` of a bitmap belongs to byte ``offsets[i] + k`` of document i; bits behind its end are 0."""
+    """Bit ``64 * block[i] + k`` of a bitmap belongs to byte ``offsets[i] + k`` of document i; bits
+    behind its end are 0.
+    """
 
     block: NDArray[np.int64]
     """First 64-bit word of each document (n_docs + 1)."""
@@ -38,7 +51,7 @@ class Scan(NamedTuple):
 
 
 def scan(documents: Documents) -> Scan:
-    """Bitmaps and counts of the documents that are alive (0 for the others); computed once a batch."""
+    """Bitmaps and counts of the documents that are alive (0 for the others); once a batch."""
     return documents.memo("text.scan", lambda: _scan(documents))
 
 
@@ -55,14 +68,12 @@ def _scan(documents: Documents) -> Scan:
 
 
 @njit(cache=True, nogil=True)
-def _ascii_masks(
-    text: NDArray[np.uint8], solid: NDArray[np.uint8], newline: NDArray[np.uint8]
-) -> int:
+def _ascii_masks(text: UInt8s, solid: UInt8s, newline: UInt8s) -> Any:
     """0/1 masks of a piece of text, taking ASCII white space only; returns the code points."""
     started = 0
     for i in range(text.size):
         byte = text[i]
-        started += np.int64((byte & np.uint8(0xC0)) != np.uint8(0x80))
+        started += (byte & np.uint8(0xC0)) != np.uint8(0x80)
         space = (np.uint8(byte - np.uint8(9)) < np.uint8(5)) | (
             np.uint8(byte - np.uint8(28)) < np.uint8(5)
         )
@@ -72,7 +83,7 @@ def _ascii_masks(
 
 
 @njit(cache=True, nogil=True)
-def _space_width(data: NDArray[np.uint8], at: int, end: int) -> int:
+def _space_width(data: UInt8s, at: Any, end: Any) -> Any:
     """The bytes of the white space character above U+007F that begins at ``at``, or 0."""
     lead = data[at]
     second = data[at + 1]
@@ -92,15 +103,17 @@ def _space_width(data: NDArray[np.uint8], at: int, end: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _clear_wide_spaces(
-    data: NDArray[np.uint8],
-    begin: int,
-    chunk: int,
-    end: int,
-    mask: NDArray[np.uint8],
-    bits: NDArray[np.uint64],
-    solid: NDArray[np.uint64],
+    data: UInt8s,
+    begin: Any,
+    chunk: Any,
+    end: Any,
+    mask: UInt8s,
+    bits: UInt64s,
+    solid: UInt64s,
 ) -> None:
-    """Clear the bits of white space that is not ASCII and begins in the chunk; only four bytes can begin one."""
+    """Clear the bits of white space that is not ASCII and begins in the chunk; only four bytes can
+    begin one.
+    """
     text = data[chunk : min(chunk + mask.size, end)]
     for i in range(text.size):
         byte = text[i]
@@ -119,7 +132,7 @@ def _clear_wide_spaces(
 
 
 @njit(cache=True, nogil=True)
-def _count_words(solid: NDArray[np.uint64]) -> int:
+def _count_words(solid: UInt64s) -> Any:
     """The number of runs of one bits."""
     runs = 0
     before = _ZERO
@@ -131,15 +144,15 @@ def _count_words(solid: NDArray[np.uint64]) -> int:
 
 @njit(cache=True, nogil=True)
 def _scan_text(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    newline: NDArray[np.uint64],
-    words: NDArray[np.int64],
-    characters: NDArray[np.int64],
-    newlines: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    alive: Bools,
+    block: Int64s,
+    solid: UInt64s,
+    newline: UInt64s,
+    words: Int64s,
+    characters: Int64s,
+    newlines: Int64s,
 ) -> None:
     solid_mask = np.zeros(_CHUNK, np.uint8)
     newline_mask = np.zeros(_CHUNK, np.uint8)

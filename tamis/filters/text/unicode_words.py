@@ -1,10 +1,13 @@
-"""Words by the default word boundaries of Unicode Standard Annex 29, which need no dictionary and serve every language.
+"""Words by the default word boundaries of Unicode Standard Annex 29, which need no dictionary and
+serve every language.
 
-Runs of letters and digits are words ("can't", "3.14", "U.S", "foo_bar" are one each), so are runs of katakana and of hangul; an
-ideograph, a hiragana and a Thai, Lao, Khmer or Burmese character (with its marks) is a word by itself. Of the segments between two
-boundaries those with no letter or digit (``str.isalnum``) are not words and are left out: spaces, punctuation, symbols, emoji.
+Runs of letters and digits are words ("can't", "3.14", "U.S", "foo_bar" are one each), so are runs
+of katakana and of hangul; an ideograph, a hiragana and a Thai, Lao, Khmer or Burmese character
+(with its marks) is a word by itself. Of the segments between two boundaries those with no letter or
+digit (``str.isalnum``) are not words and are left out: spaces, punctuation, symbols, emoji.
 
-Source: UAX 29, section 4 (rules WB4 to WB13b); the properties come from ``unicodedata`` and the lists of table 3.
+Source: UAX 29, section 4 (rules WB4 to WB13b); the properties come from ``unicodedata`` and the
+lists of table 3.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tamis.filters.text.bitmap import text_arrays
+from tamis.filters.text.bitmap import Bools, Int64s, UInt8s, text_arrays
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -37,13 +40,22 @@ _WORDLIKE = 16
 
 _LISTED = (
     # Letters of modifier symbol or punctuation category, and circled letters.
-    (_LETTER, "2C2-2C5 2D2-2D7 2DE-2DF 2E5-2EB 2ED 2EF-2FF 55A-55C 55E 58A 5F3 A708-A716 A720-A721"),
+    (
+        _LETTER,
+        "2C2-2C5 2D2-2D7 2DE-2DF 2E5-2EB 2ED 2EF-2FF 55A-55C 55E 58A 5F3 A708-A716 A720-A721",
+    ),
     (_LETTER, "A789-A78A AB5B 24B6-24E9 1F130-1F149 1F150-1F169 1F170-1F189"),
-    (_HEBREW, "5D0-5EA 5EF-5F2 FB1D FB1F-FB28 FB2A-FB36 FB38-FB3C FB3E FB40-FB41 FB43-FB44 FB46-FB4F"),
+    (
+        _HEBREW,
+        "5D0-5EA 5EF-5F2 FB1D FB1F-FB28 FB2A-FB36 FB38-FB3C FB3E FB40-FB41 FB43-FB44 FB46-FB4F",
+    ),
     # Scripts without spaces, whose words only a dictionary tells.
     (_OTHER, "E01-E30 E32-E33 E40-E46 E81-EB0 EB2-EB3 EBD-EC6 EDC-EDF 1000-102A 103F 1050-1055"),
     (_OTHER, "105A-105D 1061 1065-1066 106E-1070 1075-1081 108E 1780-17B3 17D7 17DC 1950-19C9"),
-    (_OTHER, "1A20-1A54 1AA7 A9E0-A9E4 A9E6-A9EF A9FA-A9FE AA60-AA76 AA7A AA7E-AAAF AAB1 AAB5-AAB6"),
+    (
+        _OTHER,
+        "1A20-1A54 1AA7 A9E0-A9E4 A9E6-A9EF A9FA-A9FE AA60-AA76 AA7A AA7E-AAAF AAB1 AAB5-AAB6",
+    ),
     (_OTHER, "AAB9-AABD AAC0 AAC2 AADB-AADD 11700-1171A 11740-11746"),
     # Ideographs and hiragana.
     (_OTHER, "3005-3007 3021-3029 3038-303B 3041-3096 309D-309F 3400-4DBF 4E00-9FFF F900-FAFF"),
@@ -71,7 +83,9 @@ _BY_CATEGORY = {
 
 @cache
 def word_break_properties() -> NDArray[np.uint8]:
-    """The word break property of every code point, + 16 for those that make a segment a word; shape (0x110000,)."""
+    """The word break property of every code point, + 16 for those that make a segment a word; shape
+    (0x110000,).
+    """
     table = np.zeros(CODE_POINTS, np.uint8)
     categories = map(unicodedata.category, map(chr, range(HIGHEST)))
     table[:HIGHEST] = [_BY_CATEGORY.get(category, _OTHER) for category in categories]
@@ -93,11 +107,13 @@ def unicode_spans(documents: Documents) -> Spans:
 
 
 @njit(cache=True, nogil=True)
-def _joins(last: int, middle: int, kind: int) -> bool:
-    """Whether a character continues a word whose last character, and the mark in between (0 for none), are given."""
-    last_letter = last == _LETTER or last == _HEBREW
+def _joins(last: Any, middle: Any, kind: Any) -> Any:
+    """Whether a character continues a word whose last character, and the mark in between (0 for
+    none), are given.
+    """
+    last_letter = last in (_LETTER, _HEBREW)
     if middle:
-        if kind == _LETTER or kind == _HEBREW:
+        if kind in (_LETTER, _HEBREW):
             if middle == _DOUBLE_QUOTE:
                 return last == _HEBREW and kind == _HEBREW
             return last_letter and middle != _MID_NUMBER
@@ -105,28 +121,31 @@ def _joins(last: int, middle: int, kind: int) -> bool:
     if last == _OTHER or kind == _OTHER:
         return False
     if kind == _KATAKANA or last == _KATAKANA:
-        return last == kind or last == _CONNECTOR or kind == _CONNECTOR
+        return last == kind or _CONNECTOR in (last, kind)
     return True
 
 
 @njit(cache=True, nogil=True)
-def _width(lead: int) -> int:
+def _width(lead: Any) -> Any:
     """The bytes of a character by its first byte."""
     return 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
 
 
 @njit(cache=True, nogil=True)
 def _segment_document(
-    data: NDArray[np.uint8],
-    begin: int,
-    stop: int,
-    properties: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    found: int,
+    data: UInt8s,
+    begin: Any,
+    stop: Any,
+    properties: UInt8s,
+    start: Int64s,
+    end: Int64s,
+    found: Any,
 ) -> Any:
     """Write the words of one document from index ``found`` on; returns the index behind them."""
-    opened, middle, last, wordlike = False, 0, _OTHER, False
+    opened: Any = False
+    wordlike: Any = False
+    middle: Any = 0
+    last: Any = _OTHER
     at = begin
     while at < stop:
         value = np.int64(properties[decode(data, at)])
@@ -156,13 +175,13 @@ def _segment_document(
 
 @njit(cache=True, nogil=True)
 def _segment(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    properties: NDArray[np.uint8],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    data: UInt8s,
+    offsets: Int64s,
+    alive: Bools,
+    properties: UInt8s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
 ) -> None:
     found = 0
     for doc in range(alive.size):

@@ -1,9 +1,11 @@
-"""The words of a batch: spans over the bytes of the text, with what every filter wants to know about each word.
+"""The words of a batch: spans over the bytes of the text, with what every filter wants to know
+about each word.
 
 Three profiles say what a word is:
 
 whitespace   ``text.split()`` of Python: the words of the Gopher paper, of dolma and DCLM
-unicode      the word boundaries of Unicode Standard Annex 29, which make sense in every language; see ``unicode_words``
+unicode      the word boundaries of Unicode Standard Annex 29, for every language; see
+             ``unicode_words``
 spacy        spaCy's English tokens, as datatrove has them; see ``spacy_words``
 """
 
@@ -15,7 +17,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tamis.filters.text.bitmap import load8, low_bytes, population, text_arrays, trailing_zeros
+from tamis.filters.text.bitmap import (
+    Bools,
+    Int32s,
+    Int64s,
+    UInt8s,
+    UInt64s,
+    load8,
+    low_bytes,
+    population,
+    text_arrays,
+    trailing_zeros,
+)
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -46,7 +59,9 @@ HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Words(NamedTuple):
-    """Word j is ``data[start[j]:end[j]]`` of ``documents.utf8()``; those of document i are ``first[i]:first[i + 1]``."""
+    """Word j is ``data[start[j]:end[j]]`` of ``documents.utf8()``; those of document i are
+    ``first[i]:first[i + 1]``.
+    """
 
     first: NDArray[np.int64]
     start: NDArray[np.int64]
@@ -56,12 +71,16 @@ class Words(NamedTuple):
     flags: NDArray[np.uint8]
     """HAS_LETTER, NOT_SYMBOL, EXACT_STOP_WORD and the stop word's index."""
     hash: NDArray[np.uint64]
-    """``sum((byte[k] + 1) * B**k)`` mod 2^64, so that hash(ab) = hash(a) + B**len(a) * hash(b), len in bytes. Mix it before
-    taking some of its bits: the low ones depend on the low bits of the bytes alone."""
+    """``sum((byte[k] + 1) * B**k)`` mod 2^64, so that hash(ab) = hash(a) + B**len(a) * hash(b), len
+    in bytes. Mix it before taking some of its bits: the low ones depend on the low bits of the
+    bytes alone.
+    """
 
 
 def words(documents: Documents, profile: Profile = "whitespace") -> Words:
-    """The words of every document that is alive (the others have none); computed once a batch and profile."""
+    """The words of every document that is alive (the others have none); computed once a batch and
+    profile.
+    """
     return documents.memo(("text.words", profile), lambda: _words(documents, profile))
 
 
@@ -120,7 +139,8 @@ def only(spans: Words, keep: NDArray[np.bool_]) -> Words:
     """The words that are marked, without the others."""
     first = np.zeros(len(spans.first), np.int64)
     np.cumsum(per_document(spans.first, keep), out=first[1:])
-    return Words(first, *(column[keep] for column in spans[1:]))
+    start, end, length = spans.start[keep], spans.end[keep], spans.length[keep]
+    return Words(first, start, end, length, spans.flags[keep], spans.hash[keep])
 
 
 _U1 = np.uint64(1)
@@ -145,15 +165,17 @@ _THE, _BE, _TO, _OF, _AND, _THAT, _HAVE, _WITH = (
 
 @njit(cache=True, nogil=True)
 def _split(
-    offsets: NDArray[np.int64],
-    alive: NDArray[np.bool_],
-    block: NDArray[np.int64],
-    solid: NDArray[np.uint64],
-    first: NDArray[np.int64],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
+    offsets: Int64s,
+    alive: Bools,
+    block: Int64s,
+    solid: UInt64s,
+    first: Int64s,
+    start: Int64s,
+    end: Int64s,
 ) -> None:
-    """Runs of one bits: an edge is a bit that differs from the one before it; edges are starts and ends by turns."""
+    """Runs of one bits: an edge is a bit that differs from the one before it; edges are starts and
+    ends by turns.
+    """
     for doc in range(alive.size):
         if not alive[doc]:
             continue
@@ -189,7 +211,7 @@ def _hash_block(block: Any, present: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _stop_word(block: Any, size: int) -> int:
+def _stop_word(block: Any, size: Any) -> Any:
     """1 + the index in STOP_WORDS of a word of 2 to 4 bytes in lower case, or 0."""
     if size == 2:
         return 2 if block == _BE else 3 if block == _TO else 4 if block == _OF else 0
@@ -199,7 +221,7 @@ def _stop_word(block: Any, size: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def decode(data: NDArray[np.uint8], at: int) -> int:
+def decode(data: UInt8s, at: Any) -> Any:
     """The code point whose UTF-8 begins at ``at``."""
     lead = np.int64(data[at])
     if lead < 0x80:
@@ -216,20 +238,20 @@ def decode(data: NDArray[np.uint8], at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _starts_alphanumeric(
-    data: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    classes: NDArray[np.uint8],
-    found: NDArray[np.bool_],
+    data: UInt8s,
+    start: Int64s,
+    classes: UInt8s,
+    found: Bools,
 ) -> None:
     for word in range(start.size):
         found[word] = classes[decode(data, start[word])] & ALPHANUMERIC != 0
 
 
 @njit(cache=True, nogil=True)
-def _wide_flags(
-    data: NDArray[np.uint8], start: int, end: int, classes: NDArray[np.uint8], flags: int
-) -> int:
-    """The flags of a word, given those of its ASCII characters, once its other characters have been looked at."""
+def _wide_flags(data: UInt8s, start: Any, end: Any, classes: UInt8s, flags: Any) -> Any:
+    """The flags of a word, given those of its ASCII characters, once its other characters have been
+    looked at.
+    """
     for at in range(start, end):
         if data[at] >= 0xC0:
             character = classes[decode(data, at)]
@@ -242,13 +264,13 @@ def _wide_flags(
 
 @njit(cache=True, nogil=True)
 def _describe(
-    data: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-    classes: NDArray[np.uint8],
-    length: NDArray[np.int32],
-    flags: NDArray[np.uint8],
-    hashes: NDArray[np.uint64],
+    data: UInt8s,
+    start: Int64s,
+    end: Int64s,
+    classes: UInt8s,
+    length: Int32s,
+    flags: UInt8s,
+    hashes: UInt64s,
 ) -> None:
     for word in range(start.size):
         size = end[word] - start[word]

@@ -1,4 +1,6 @@
-"""The measures of the text filters in plain Python, one document at a time, and texts to try them on."""
+"""The measures of the text filters in plain Python, one document at a time, and texts to try them
+on.
+"""
 
 from __future__ import annotations
 
@@ -51,24 +53,131 @@ def demo_texts() -> tuple[str, ...]:
 
 
 AWKWARD = (
-    *("", " ", "\n", "\n\n", "\n\n\n", "a", "\na", "a\n", "\na\n", "\0", "a\0b \0", " \n \n ", "\r\n"),
+    *(
+        "",
+        " ",
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "a",
+        "\na",
+        "a\n",
+        "\na\n",
+        "\0",
+        "a\0b \0",
+        " \n \n ",
+        "\r\n",
+    ),
     *("a\n\nb\n\na\n\na", "x\n \nx\n \nx", "a\n\n\n\na", " a \n\n a ", "one\ntwo\none\ntwo\none"),
-    *("...", "....", "......", "a...", "a…", "… … …", "# # #", "• a\n- b\n* c\n● d\n-", ". . .", "a . . . ."),
-    *("line\rline\x0bline\x0cline\x1cline\x1dline\x1eline\x85line\u2028line\u2029line", "a\r\n\r\nb\r"),
+    *(
+        "...",
+        "....",
+        "......",
+        "a...",
+        "a…",
+        "… … …",
+        "# # #",
+        "• a\n- b\n* c\n● d\n-",
+        ". . .",
+        "a . . . .",
+    ),
+    *(
+        "line\rline\x0bline\x0cline\x1cline\x1dline\x1eline\x85line\u2028line\u2029line",
+        "a\r\n\r\nb\r",
+    ),
     *("\u00a0a\u1680b\u2000c\u200a\u202fd\u205fe\u3000f\u200bg\u180eh\x1fi\x85j", "\ufeff a"),
-    *("日本語のテキスト。\n日本語のテキスト。", "。", "カタカナ ﾊﾝｶｸ", "ภาษาไทย", "한국어 문장.", "👩‍👩‍👧 😀 !", "é e\u0301"),
-    *("the THE The be to of and that have with", "the the the", "１ ２ ¹ ² Ⅳ ⓐ", "-", "-\n•\n•x\n -y"),
-    *("a b a b a b a b a b a b a b", "ab c a bc abc " * 9, "word " * 700, "x" * 5000, "y" * 63 + " " + "z" * 64),
-    *("end.\nend!\nend?\nend;\nend. \nend…", "a" * 30 + "\n" + "b" * 31, "é" * 30 + "\n" + "é" * 31),
-    *("\n".join(f"row {i % 7}" for i in range(90)), " ".join(f"w{i % 13} v{i % 5}" for i in range(400))),
-    *("\n" * 64 + "a" * 64 + "\n" * 64, ("a" * 63 + "\u3000") * 3, ("b" * 62 + "\u2028") * 70, "é" * 4095),
+    *(
+        "日本語のテキスト。\n日本語のテキスト。",
+        "。",
+        "カタカナ ﾊﾝｶｸ",
+        "ภาษาไทย",
+        "한국어 문장.",
+        "👩‍👩‍👧 😀 !",
+        "é e\u0301",
+    ),
+    *(
+        "the THE The be to of and that have with",
+        "the the the",
+        "１ ２ ¹ ² Ⅳ ⓐ",
+        "-",
+        "-\n•\n•x\n -y",
+    ),
+    *(
+        "a b a b a b a b a b a b a b",
+        "ab c a bc abc " * 9,
+        "word " * 700,
+        "x" * 5000,
+        "y" * 63 + " " + "z" * 64,
+    ),
+    *(
+        "end.\nend!\nend?\nend;\nend. \nend…",
+        "a" * 30 + "\n" + "b" * 31,
+        "é" * 30 + "\n" + "é" * 31,
+    ),
+    *(
+        "\n".join(f"row {i % 7}" for i in range(90)),
+        " ".join(f"w{i % 13} v{i % 5}" for i in range(400)),
+    ),
+    *(
+        "\n" * 64 + "a" * 64 + "\n" * 64,
+        ("a" * 63 + "\u3000") * 3,
+        ("b" * 62 + "\u2028") * 70,
+        "é" * 4095,
+    ),
 )
 
 _PIECES = st.sampled_from(
     [
-        *("the", "be", "of", "With", "a", "bb", "don't", "3.14", "word", "-", "•", "#", "...", "…", ".", "!"),
-        *(" ", " ", " ", "\n", "\n", "\n\n", "\t", "\r\n", "\r", "\x0c", "\x1c", "\x85", "\u00a0", "\u3000"),
-        *("\u2028", "\u200a", "\0", "é", "日本", "。", "カナ", "ไทย", "😀", "\u0301", "'", ":", "_", ". . ."),
+        *(
+            "the",
+            "be",
+            "of",
+            "With",
+            "a",
+            "bb",
+            "don't",
+            "3.14",
+            "word",
+            "-",
+            "•",
+            "#",
+            "...",
+            "…",
+            ".",
+            "!",
+        ),
+        *(
+            " ",
+            " ",
+            " ",
+            "\n",
+            "\n",
+            "\n\n",
+            "\t",
+            "\r\n",
+            "\r",
+            "\x0c",
+            "\x1c",
+            "\x85",
+            "\u00a0",
+            "\u3000",
+        ),
+        *(
+            "\u2028",
+            "\u200a",
+            "\0",
+            "é",
+            "日本",
+            "。",
+            "カナ",
+            "ไทย",
+            "😀",
+            "\u0301",
+            "'",
+            ":",
+            "_",
+            ". . .",
+        ),
         *("a b c d e ", "line of text.\n", "\u180e", "\u200b", "ß", "ǅ", "²", "x" * 70),
     ]
 )
@@ -227,7 +336,9 @@ def quality_dclm(text: str) -> dict[str, float]:
         "words": float(sum(word[0].isalnum() for word in words)),
         "mean_word_length": divide(sum(map(len, words)), len(words)),
         "symbol_ratio": divide(symbols, len(words)),
-        "bullet_lines": divide(sum(row.startswith(("●", "•", "*", "-")) for row in rows), len(rows)),
+        "bullet_lines": divide(
+            sum(row.startswith(("●", "•", "*", "-")) for row in rows), len(rows)
+        ),
         "ellipsis_lines": divide(sum(row.endswith(ends) for row in rows), len(rows)),
         "alphabetic_words": divide(sum(map(has_letter, words)), len(words)),
         "stop_words": float(sum(word.lower() in STOP_WORDS for word in words)),
