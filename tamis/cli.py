@@ -23,10 +23,19 @@ app = typer.Typer(
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
-OutputOption = Annotated[str | None, typer.Option("-o", "--output", help="Run folder, instead of the recipe's.")]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting; repeatable.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Workers on this machine; 0 works in this process.")]
-SchedulerOption = Annotated[str | None, typer.Option(help="Address of a Dask scheduler, e.g. tcp://host:8786.")]
+OutputOption = Annotated[
+    str | None, typer.Option("-o", "--output", help="Run folder, instead of the recipe's.")
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting; repeatable."),
+]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Workers on this machine; 0 works in this process.")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler, e.g. tcp://host:8786.")
+]
 
 
 @app.command()
@@ -61,7 +70,9 @@ def check(recipe: RecipePath, output: OutputOption = None, set_: SetOption = [])
 
 
 @app.command()
-def explain(run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]) -> None:  # noqa: A002
+def explain(
+    run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]
+) -> None:  # noqa: A002
     """The way of one document: each stage, its measures, the rule that dropped it."""
     from tamis.pipeline.explain import explain as ways_of
     from tamis.pipeline.explain import format_way
@@ -76,7 +87,9 @@ def explain(run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="
 def retune(
     run: RunPath,
     set_: SetOption,
-    write: Annotated[bool, typer.Option("--write", help="Run again with the new settings.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Run again with the new settings.")
+    ] = False,
     workers: WorkersOption = 1,
 ) -> None:
     """What other thresholds would change, from the kept measures, without reading the text."""
@@ -99,6 +112,14 @@ def report(run: RunPath) -> None:
 
     folder, manifest = read_manifest(run)
     typer.echo(write_report(manifest, folder.local("report.html")))
+
+
+@app.command()
+def stages(name: Annotated[str | None, typer.Argument(metavar="[STAGE]")] = None) -> None:
+    """The stages there are; with a name, its settings, what it measures, and its rules."""
+    from tamis.pipeline.catalogue import describe_stage, list_stages
+
+    typer.echo(list_stages() if name is None else describe_stage(name))
 
 
 @app.command()
@@ -139,7 +160,10 @@ def main() -> None:
         with tempfile.NamedTemporaryFile("w", prefix="tamis-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
         text = " ".join(str(error).split())[:300]
-        print(f"tamis: unexpected {type(error).__name__}: {text}; the details are in {Path(log.name)}", file=sys.stderr)
+        print(
+            f"tamis: unexpected {type(error).__name__}: {text}; the details are in {Path(log.name)}",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ What comes back has the same columns and types, only the rows that the stage kee
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def apply_to(stage: Stage, data: Any) -> Any:
     if isinstance(data, pa.Table):
         parts = [_apply_to_batch(stage, part) for part in data.to_batches(ROWS_AT_A_TIME)]
         return pa.Table.from_batches(parts, data.schema)
-    if isinstance(data, dict):
+    if isinstance(data, Mapping):
         return _apply_to_columns(stage, data)
     raise TamisError(
         f"{stage.kind} takes a pyarrow Table or RecordBatch or a dict of columns, not {type(data).__name__}"
@@ -49,14 +50,18 @@ def apply_to(stage: Stage, data: Any) -> Any:
 def _apply_to_batch(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
     missing = [name for name in (TEXT, *stage.requires()) if name not in batch.schema.names]
     if missing:
-        raise TamisError(f"{stage.kind} needs the column {missing[0]}; there is {', '.join(batch.schema.names)}")
+        raise TamisError(
+            f"{stage.kind} needs the column {missing[0]}; there is {', '.join(batch.schema.names)}"
+        )
     kept, text = _kept_rows(stage, batch)
     where = batch.schema.get_field_index(TEXT)
     chosen = batch.take(kept)
-    return chosen.set_column(where, batch.schema.field(where), text.cast(batch.schema.field(where).type))
+    return chosen.set_column(
+        where, batch.schema.field(where), text.cast(batch.schema.field(where).type)
+    )
 
 
-def _apply_to_columns(stage: Stage, columns: dict[str, Any]) -> dict[str, Any]:
+def _apply_to_columns(stage: Stage, columns: Mapping[str, Any]) -> dict[str, Any]:
     if TEXT not in columns:
         raise TamisError(f"{stage.kind} needs the column {TEXT}; there is {', '.join(columns)}")
     needed = {name: pa.array(columns[name]) for name in (TEXT, *stage.requires())}
@@ -79,7 +84,12 @@ def _kept_rows(stage: Stage, batch: pa.RecordBatch) -> tuple[pa.UInt64Array, pa.
     rows = pa.array(np.arange(batch.num_rows, dtype=np.uint64))
     names = [name for name in batch.schema.names if name not in (ID, TEXT, ROW)]
     documents = pa.RecordBatch.from_arrays(
-        [rows.cast(pa.string()), text.cast(pa.large_string()), rows, *(batch.column(name) for name in names)],
+        [
+            rows.cast(pa.string()),
+            text.cast(pa.large_string()),
+            rows,
+            *(batch.column(name) for name in names),
+        ],
         [ID, TEXT, ROW, *names],
     )
     result = apply_stages(documents, [stage]).batch

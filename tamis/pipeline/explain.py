@@ -50,7 +50,11 @@ def read_manifest(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     folder = RunFolder(run)
     manifest = folder.read_json("manifest.json")
     if manifest is None:
-        reason = "the run has not finished" if folder.exists("state") else "it is not the folder of a run"
+        reason = (
+            "the run has not finished"
+            if folder.exists("state")
+            else "it is not the folder of a run"
+        )
         raise TamisError(f"{run} has no manifest.json: {reason}")
     return folder, manifest
 
@@ -62,21 +66,22 @@ def stages_of(manifest: dict[str, Any]) -> list[Stage]:
 
 
 def scan(folder: RunFolder, name: str) -> list[pl.LazyFrame]:
-    """The tables below a folder of the run, one lazy frame per phase (their columns differ)."""
-    files = [one for one in folder.names(name) if one.endswith(".parquet")]
-    phases = sorted({one.rpartition("/")[2].partition("-")[0] for one in files})
+    """The tables of a folder of the run: one lazy frame for each set of files with the same columns."""
+    groups: dict[str, list[str]] = {}
     prefix = "" if folder.is_local else folder.root.partition("://")[0] + "://"
-    return [
-        pl.scan_parquet([prefix + folder.full(one) for one in files if one.startswith(f"{name}/{phase}-")])
-        for phase in phases
-    ]
+    for file in folder.names(name):
+        if file.endswith(".parquet"):
+            groups.setdefault(file.rpartition("/")[0], []).append(prefix + folder.full(file))
+    return [pl.scan_parquet(files) for _, files in sorted(groups.items())]
 
 
 def explain(run: str | Path, id: str) -> list[Way]:  # noqa: A002 - the column's name
     """The ways of all documents with this id. Raises TamisError when the run has no such document."""
     folder, manifest = read_manifest(run)
     wanted = pl.col("id") == id
-    decisions = [one for frame in scan(folder, "ledger") for one in frame.filter(wanted).collect().to_dicts()]
+    decisions = [
+        one for frame in scan(folder, "ledger") for one in frame.filter(wanted).collect().to_dicts()
+    ]
     measures: dict[int, dict[str, Any]] = {}
     for frame in scan(folder, "measures"):
         for row in frame.filter(wanted).collect().to_dicts():
@@ -92,7 +97,11 @@ def explain(run: str | Path, id: str) -> list[Way]:  # noqa: A002 - the column's
 
 
 def _way(
-    id: str, row: int, stages: list[Stage], decisions: list[dict[str, Any]], measures: dict[str, Any]  # noqa: A002
+    id: str,
+    row: int,
+    stages: list[Stage],
+    decisions: list[dict[str, Any]],
+    measures: dict[str, Any],  # noqa: A002
 ) -> Way:
     ended = False
     steps = []
@@ -102,9 +111,18 @@ def _way(
         decision = final["action"] if final else "changed" if mine else "kept"
         known = _measures(stage, measures, final)
         if ended:
-            steps.append(Step(stage.name, "not reached", "", tuple(one for one in known if one.value is not None)))
+            steps.append(
+                Step(
+                    stage.name,
+                    "not reached",
+                    "",
+                    tuple(one for one in known if one.value is not None),
+                )
+            )
             continue
-        steps.append(Step(stage.name, decision, _reason(stage, final or (mine[0] if mine else None)), known))
+        steps.append(
+            Step(stage.name, decision, _reason(stage, final or (mine[0] if mine else None)), known)
+        )
         ended = final is not None
     unnamed = [one for one in decisions if not one["stage"]]
     if unnamed:
@@ -115,7 +133,11 @@ def _way(
 def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
     if decision is None:
         return ""
-    detail = f" ({stage.detail_means} {decision['detail']})".replace("( ", "(") if decision["detail"] else ""
+    detail = (
+        f" ({stage.detail_means} {decision['detail']})".replace("( ", "(")
+        if decision["detail"]
+        else ""
+    )
     if decision["action"] == "failed":
         return decision["detail"] or ""
     if decision["action"] == "changed":
@@ -126,16 +148,26 @@ def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
     return f"{decision['rule']}{detail}"
 
 
-def _measures(stage: Stage, measures: dict[str, Any], final: dict[str, Any] | None) -> tuple[Measured, ...]:
+def _measures(
+    stage: Stage, measures: dict[str, Any], final: dict[str, Any] | None
+) -> tuple[Measured, ...]:
     if not isinstance(stage, Measure):
         return ()
     rules = stage.rules() if isinstance(stage, Filter) else ()
     found = []
     for quantity in stage.provides():
-        mine = [rule for rule in rules if rule.measure == quantity.name and rule.threshold(stage) is not None]
-        shown = tuple(f"{rule.field}: drop if {rule.comparison} {rule.threshold(stage):.6g}" for rule in mine)
+        mine = [
+            rule
+            for rule in rules
+            if rule.measure == quantity.name and rule.threshold(stage) is not None
+        ]
+        shown = tuple(
+            f"{rule.field}: drop if {rule.comparison} {rule.threshold(stage):.6g}" for rule in mine
+        )
         failed = final is not None and any(rule.field == final["rule"] for rule in mine)
-        found.append(Measured(quantity.name, measures.get(f"{stage.name}.{quantity.name}"), shown, failed))
+        found.append(
+            Measured(quantity.name, measures.get(f"{stage.name}.{quantity.name}"), shown, failed)
+        )
     return tuple(found)
 
 
@@ -143,7 +175,11 @@ def _is_kept(folder: RunFolder, id: str) -> bool:  # noqa: A002
     """Whether a document is in the output (asked only when no measures were kept)."""
     files = [one for one in folder.names("data") if one.endswith(".parquet")]
     return any(
-        not pl.scan_parquet(folder.full(one)).filter(pl.col("id") == id).select("id").collect().is_empty()
+        not pl.scan_parquet(folder.full(one))
+        .filter(pl.col("id") == id)
+        .select("id")
+        .collect()
+        .is_empty()
         for one in files
     )
 
@@ -151,7 +187,13 @@ def _is_kept(folder: RunFolder, id: str) -> bool:  # noqa: A002
 def _similar(folder: RunFolder, id: str) -> str:  # noqa: A002
     for name in ("measures", "ledger"):
         for frame in scan(folder, name):
-            near = frame.filter(pl.col("id").str.contains(id, literal=True)).select("id").head(3).collect()["id"].to_list()
+            near = (
+                frame.filter(pl.col("id").str.contains(id, literal=True))
+                .select("id")
+                .head(3)
+                .collect()["id"]
+                .to_list()
+            )
             if near:
                 return f"; there is {', '.join(near)}"
     return ""
@@ -161,7 +203,9 @@ def format_way(way: Way) -> str:
     """The way as text for a terminal."""
     lines = [f"document {way.id}: {'kept' if way.kept else 'not kept'}"]
     for step in way.steps:
-        lines.append(f"\n{step.stage:<20} {step.decision}" + (f"   {step.reason}" if step.reason else ""))
+        lines.append(
+            f"\n{step.stage:<20} {step.decision}" + (f"   {step.reason}" if step.reason else "")
+        )
         for one in step.measures:
             value = "not measured" if one.value is None else f"{one.value:.6g}"
             mark = ">" if one.failed else " "

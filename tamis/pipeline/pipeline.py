@@ -1,6 +1,6 @@
 """The Python form of a recipe: the same names, the same checks.
 
-    tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [GopherQuality(min_words=50)], tamis.write("curated/")).run(workers=8)
+tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [GopherQuality(min_words=50)], tamis.write("curated/")).run(workers=8)
 """
 
 from __future__ import annotations
@@ -62,17 +62,24 @@ class Pipeline:
         several = (input,) if isinstance(input, Input) else tuple(input)
         try:
             self.recipe = Recipe(
-                input=several, stages=tuple(_with_words(one, words) for one in stages), output=output, **settings
+                input=several,
+                stages=tuple(_with_words(one, words) for one in stages),
+                output=output,
+                **settings,
             )
         except ValidationError as error:
-            raise RecipeError("; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())) from None
+            raise RecipeError(
+                "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+            ) from None
         self.source = Source("pipeline")
         if problems := check_stages(self.recipe, self.source):
             raise RecipeError("\n".join(problems))
         self.yaml = yaml.safe_dump(self.recipe.to_plain(), sort_keys=False, allow_unicode=True)
 
     @classmethod
-    def from_recipe(cls, path: str | Path, overrides: Sequence[str] = (), output: str | None = None) -> Pipeline:
+    def from_recipe(
+        cls, path: str | Path, overrides: Sequence[str] = (), output: str | None = None
+    ) -> Pipeline:
         """The pipeline of a recipe file; see ``recipe.load_recipe``."""
         pipeline = cls.__new__(cls)
         pipeline.recipe, pipeline.source = load_recipe(path, overrides, output)
@@ -84,7 +91,11 @@ class Pipeline:
         return make_plan(self.recipe, self.source)
 
     def run(
-        self, workers: int = 0, scheduler: str | None = None, fresh: bool = False, progress: Progress | None = None
+        self,
+        workers: int = 0,
+        scheduler: str | None = None,
+        fresh: bool = False,
+        progress: Progress | None = None,
     ) -> Run:
         """Run or resume. ``workers=0`` stays in this process, ``scheduler`` is the address of a Dask cluster.
 

@@ -141,21 +141,19 @@ def _compose(text: str, source: Source) -> Any:
     """Plain values, with the line of every key noted in the source."""
     try:
         node = yaml.compose(text, _Loader)
+        if node is None:
+            return None
+        problems: list[str] = []
+        _note_lines(node, (), source, problems)
+        if problems:
+            raise RecipeError("\n".join(problems))
+        return _Loader("").construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(
-            f"{source.name}:{line}: not valid YAML: {error.problem or error.context}"
-        ) from None
-    except yaml.YAMLError as error:
+        what = error.problem or error.context
+        raise RecipeError(f"{source.name}:{line}: not valid YAML: {what}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{source.name}: not valid YAML: {error}") from None
-    if node is None:
-        return None
-    problems: list[str] = []
-    _note_lines(node, (), source, problems)
-    if problems:
-        raise RecipeError("\n".join(problems))
-    loader = _Loader("")
-    return loader.construct_document(node)
 
 
 def _note_lines(node: yaml.Node, key: Key, source: Source, problems: list[str]) -> None:

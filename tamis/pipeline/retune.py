@@ -63,20 +63,26 @@ def retune(run: str | Path, overrides: Sequence[str]) -> Retuned:
         _only_thresholds(stage, before)
     frames = scan(folder, "measures")
     if not frames:
-        raise TamisError(f"{run} kept no measures; run it with measures: keep (or all), then retune")
+        raise TamisError(
+            f"{run} kept no measures; run it with measures: keep (or all), then retune"
+        )
     table = frames[0].collect()
     for frame in frames[1:]:
         table = table.join(frame.drop("id").collect(), on=ROW, how="left", maintain_order="left")
     return _decide(new, old, table)
 
 
-def write_retuned(run: str | Path, overrides: Sequence[str], workers: int, progress: Progress) -> dict[str, Any]:
+def write_retuned(
+    run: str | Path, overrides: Sequence[str], workers: int, progress: Progress
+) -> dict[str, Any]:
     """Run again in the same folder with the new settings: only what depends on them is redone. Gives the new manifest."""
     folder, manifest = read_manifest(run)
     recipe = retuned_recipe(manifest, run, overrides)
     if folder.is_local:
         # The paths of the input are as they were written, relative to where the run was started.
-        recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"path": str(Path(run).resolve())})})
+        recipe = recipe.model_copy(
+            update={"output": recipe.output.model_copy(update={"path": str(Path(run).resolve())})}
+        )
         os.chdir(manifest["directory"])
     text = yaml.safe_dump(recipe.to_plain(), sort_keys=False, allow_unicode=True)
     return run_recipe(recipe, workers=workers, progress=progress, recipe_yaml=text)
@@ -95,12 +101,16 @@ def retuned_recipe(manifest: dict[str, Any], run: str | Path, overrides: Sequenc
 def _with_number_keys(value: Any) -> Any:
     """JSON has only string keys; settings like max_top_ngram have numbers."""
     if isinstance(value, dict):
-        return {int(key) if key.isdigit() else key: _with_number_keys(one) for key, one in value.items()}
+        return {
+            int(key) if key.isdigit() else key: _with_number_keys(one) for key, one in value.items()
+        }
     return [_with_number_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def _only_thresholds(new: Stage, old: Stage) -> None:
-    thresholds = {rule.field.partition(".")[0] for rule in new.rules()} if isinstance(new, Filter) else set()
+    thresholds = (
+        {rule.field.partition(".")[0] for rule in new.rules()} if isinstance(new, Filter) else set()
+    )
     before, after = old.model_dump(), new.model_dump()
     for name in after:
         if after[name] != before.get(name) and name not in thresholds:
@@ -119,10 +129,14 @@ def _decide(new: Recipe, old: Recipe, table: pl.DataFrame) -> Retuned:
     for stage, before in zip(new.stages, old.stages, strict=True):
         if not isinstance(stage, Filter) or not isinstance(before, Filter):
             continue
-        measures = {one.name: _values(table, f"{stage.name}.{one.name}") for one in stage.provides()}
+        measures = {
+            one.name: _values(table, f"{stage.name}.{one.name}") for one in stage.provides()
+        }
         measured = _measured(table, stage)
         if isinstance(stage, Fitted) and entered_differently:
-            notes.append(f"{stage.name} would look at other documents; its decisions are those of the old run until --write")
+            notes.append(
+                f"{stage.name} would look at other documents; its decisions are those of the old run until --write"
+            )
         change = StageChange(stage.name)
         change.before = _apply(before, measures, kept_before, measured)
         unknown |= kept_after & ~measured
@@ -155,14 +169,21 @@ def _measured(table: pl.DataFrame, stage: Filter) -> NDArray[np.bool_]:
 
 
 def _apply(
-    stage: Filter, measures: dict[str, NDArray[np.float64]], kept: NDArray[np.bool_], measured: NDArray[np.bool_]
+    stage: Filter,
+    measures: dict[str, NDArray[np.float64]],
+    kept: NDArray[np.bool_],
+    measured: NDArray[np.bool_],
 ) -> dict[str, int]:
     """Drop from ``kept`` (in place) what the stage drops; gives the number by rule."""
     verdicts = stage.decide(measures)
     dropped = kept & measured & ~verdicts.keep
     kept &= ~dropped
     counts = np.bincount(verdicts.rule[dropped], minlength=len(verdicts.rules))
-    return {rule.field: int(number) for rule, number in zip(verdicts.rules, counts, strict=True) if number}
+    return {
+        rule.field: int(number)
+        for rule, number in zip(verdicts.rules, counts, strict=True)
+        if number
+    }
 
 
 def format_retuned(retuned: Retuned) -> str:
@@ -177,8 +198,15 @@ def format_retuned(retuned: Retuned) -> str:
             "(a run with measures: all measures every document; --write decides)"
         )
     for change in retuned.stages:
-        rules = [rule for rule in {**change.before, **change.after} if change.before.get(rule) != change.after.get(rule)]
+        rules = [
+            rule
+            for rule in {**change.before, **change.after}
+            if change.before.get(rule) != change.after.get(rule)
+        ]
         if rules:
             lines.append(f"\n{change.stage:<20} {'dropped before':>15} {'after':>10}")
-            lines += [f"  {rule:<18} {change.before.get(rule, 0):>15,} {change.after.get(rule, 0):>10,}" for rule in rules]
+            lines += [
+                f"  {rule:<18} {change.before.get(rule, 0):>15,} {change.after.get(rule, 0):>10,}"
+                for rule in rules
+            ]
     return "\n".join(lines + [f"\nnote: {note}" for note in retuned.notes])

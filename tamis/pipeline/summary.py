@@ -33,6 +33,10 @@ def format_summary(manifest: dict[str, Any]) -> str:
 
 def _stage_line(stage: dict[str, Any]) -> str:
     rules = sorted(stage["rules"], key=lambda rule: -int(rule["dropped"]))
-    reasons = ", ".join(f"{rule['rule']} {rule['dropped']:,}" for rule in rules[:3] if rule["dropped"])
+    reasons = ", ".join(
+        f"{rule['rule']} {rule['dropped']:,}" for rule in rules[:3] if rule["dropped"]
+    )
     changed = f", {stage['changed']:,} changed" if stage["changed"] else ""
-    return f"  {stage['name']:<20} {stage['dropped']:>9,} dropped{changed}" + (f"   ({reasons})" if reasons else "")
+    return f"  {stage['name']:<20} {stage['dropped']:>9,} dropped{changed}" + (
+        f"   ({reasons})" if reasons else ""
+    )

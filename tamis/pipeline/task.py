@@ -2,7 +2,8 @@
 
     read_slice / spools -> apply_stages, batch by batch -> spool or shards, ledger, measures, errors, summary -> record
 
-Memory is bounded by the batch: everything is written as it comes. The files appear when the task is through, the record last.
+Memory is bounded by the batch: everything is written as it comes. The files appear when the task is
+through, the record last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import perf_counter, thread_time
@@ -22,35 +23,45 @@ import pyarrow.parquet as pq
 
 from tamis.pipeline.apply import (
     LEDGER,
+    MOST_STAGE_FAILURES,
     BatchResult,
     apply_isolating,
     apply_stages,
     measures_schema,
     text_bytes,
 )
-from tamis.pipeline.documents import DROPPED, ROW, SOURCE, Documents
+from tamis.pipeline.documents import DROPPED, ROW, Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.plan import Task, output_schema
-from tamis.pipeline.readers import BadRecord, read_slice
-from tamis.pipeline.stages import Fitted, Stage
-from tamis.pipeline.statistics import Statistics, sample_entries, sampling_hash
-from tamis.pipeline.storage import HashedFile
+from tamis.pipeline.readers import BadRecord, Slice, read_slice
+from tamis.pipeline.readers.files import filesystem, fingerprint
+from tamis.pipeline.stages import Fitted, Measure, Stage
+from tamis.pipeline.statistics import (
+    MOST_ERRORS,
+    Statistics,
+    bytes_by_source,
+    sample_entries,
+    sampling_hash,
+)
+from tamis.pipeline.storage import HashedFile, RunFolder
 from tamis.pipeline.writers import ShardWriter
 
 Report = Callable[[int, int], None]
 """Called after every batch with the documents and bytes of text read since the last call."""
 
 LEDGER_GROUP = 65_536
-# A stage that raises on document after document is broken, not the documents.
-STAGE_FAILURES = 1000
 STAGE_FAILURE_SHARE = 0.05
+"""Of the documents of a task: above it (and ``MOST_STAGE_FAILURES``) the stage is broken."""
 
 
 Apply = Callable[[pa.RecordBatch], BatchResult]
 
 
 class Guard:
-    """Stands between a task and its input; the one of ``isolation`` finds out on which document a process dies."""
+    """Stands between a task and its input.
+
+    The one of ``isolation`` finds out on which document a process dies.
+    """
 
     def read(
         self, source: Iterator[pa.RecordBatch | BadRecord]
@@ -65,55 +76,68 @@ class Guard:
 def run_task(
     task: Task, report: Report | None = None, guard: Guard | None = None
 ) -> dict[str, Any]:
-    """Do the task and give its completion record, which is then on disk too."""
+    """Do the task and give its completion record, which is then on disk too.
+
+    Raises TamisError when it cannot be done.
+    """
     wall, cpu = perf_counter(), thread_time()
-    guard = guard or Guard()
     statistics = Statistics()
-    with ExitStack() as stack:
+    with task.folder.working(), ExitStack() as stack:
         files = TaskFiles(task, stack)
-        stages = load_stages(task)
-        apply = partial(
-            apply_stages,
-            stages=stages,
-            measures=task.recipe.measures,
-            summarizes=task.phase.summarizes,
-        )
-        for batch in _batches(task, files, statistics, guard):
-            result = guard.apply(batch, apply)
-            _check_failures(result.statistics, statistics)
-            statistics.merge(result.statistics)
-            with timed(statistics, "write"):
-                files.write(result)
-            _count_output(task, result, statistics)
-            if report:
-                report(batch.num_rows, text_bytes(batch))
-        if task.phase.summarizes is not None and not files.has_summary:
-            files.write_summary(_empty_summary(task, stages))
+        _stream(task, files, statistics, guard or Guard(), report)
         with timed(statistics, "write"):
             written = files.close()
-    record = {
-        "key": task.key,
-        "task": task.name,
-        "spool": files.spool_name if files.spool_name in written else None,
-        "files": written,
-        "shards": files.shards,
-        "statistics": statistics.to_json(),
-        "wall_seconds": perf_counter() - wall,
-        "cpu_seconds": thread_time() - cpu,
-        "peak_memory_bytes": peak_memory(),
-    }
-    task.folder.write_json(task.record, record)
+        record = {
+            "key": task.key,
+            "task": task.name,
+            "spool": files.spool_name if files.spool_name in written else None,
+            "files": written,
+            "shards": files.shards,
+            "statistics": statistics.to_json(),
+            "wall_seconds": perf_counter() - wall,
+            "cpu_seconds": thread_time() - cpu,
+            "peak_memory_bytes": peak_memory(),
+        }
+        task.folder.write_record(task.record, record)
     return record
+
+
+def _stream(
+    task: Task, files: TaskFiles, statistics: Statistics, guard: Guard, report: Report | None
+) -> None:
+    """Every batch from the input through the stages into the files."""
+    apply = partial(
+        apply_stages,
+        stages=load_stages(task),
+        measures=task.recipe.measures,
+        summarizes=task.phase.summarizes,
+    )
+    seen = 0
+    for batch in _batches(task, files, statistics, guard):
+        size = _count_input(task, batch, statistics)
+        result = guard.apply(batch, apply)
+        seen += batch.num_rows
+        statistics.merge(_located(result.statistics, task))
+        _check_failures(statistics, seen)
+        with timed(statistics, "write"):
+            files.write(result)
+        _count_output(task, result, statistics)
+        if report:
+            report(batch.num_rows, size)
+    if task.phase.summarizes is not None and not files.has_summary:
+        files.write_summary(_empty_summary(task, task.phase.summarizes))
 
 
 def load_stages(task: Task) -> list[Stage]:
     """The stages of the phase, the fitted one with its state."""
-    return [
-        stage.load(task.folder.local(task.fitted[stage.name]))
-        if isinstance(stage, Fitted)
-        else stage
-        for stage in task.phase.stages
-    ]
+    stages: list[Stage] = []
+    for stage in task.phase.stages:
+        if isinstance(stage, Fitted):
+            name, key = task.fitted[stage.name]
+            stages.append(stage.load(task.folder.local(name, key)))
+        else:
+            stages.append(stage)
+    return stages
 
 
 def _batches(
@@ -127,23 +151,31 @@ def _batches(
         if item is None:
             return
         if isinstance(item, BadRecord):
-            statistics.documents += 1
-            statistics.failed += 1
-            assert task.slice is not None
-            error = {"file": task.slice.path, **item._asdict()}
-            statistics.errors = [*statistics.errors, error][:20]
-            files.write_error(error)
-            name = task.recipe.input[task.slice.input].source
-            statistics.source(name).documents += 1
-            statistics.source(name).failed += 1
-            continue
-        if task.slice is not None:
-            _count_input(item, statistics)
-        yield item
+            _count_bad_record(task, item, files, statistics)
+        else:
+            yield item
+
+
+def _count_bad_record(
+    task: Task, record: BadRecord, files: TaskFiles, statistics: Statistics
+) -> None:
+    assert task.slice is not None
+    error = {"file": task.slice.name, **record._asdict()}
+    files.write_error(error)
+    source = statistics.source(task.recipe.input[task.slice.input].source)
+    statistics.documents += 1
+    statistics.failed += 1
+    source.documents += 1
+    source.failed += 1
+    statistics.errors = [*statistics.errors, error][:MOST_ERRORS]
 
 
 def _read_slice(task: Task) -> Iterator[pa.RecordBatch | BadRecord]:
-    """The documents of a slice with their row numbers; a file that cannot be read at all is one bad record."""
+    """The documents of a slice with their row numbers.
+
+    A file that cannot be read at all is one bad record. Raises TamisError when it is not the file
+    that was planned, or when the system refuses it: that may be mended, and nothing of it is lost.
+    """
     assert task.slice is not None
     row = task.slice.index << 32
     try:
@@ -156,64 +188,87 @@ def _read_slice(task: Task) -> Iterator[pa.RecordBatch | BadRecord]:
                     item = item.append_column(DROPPED, pa.array(np.zeros(item.num_rows, np.bool_)))
             yield item
     except TamisError as error:
+        _check_unchanged(task.slice)
+        if isinstance(error.__context__, OSError) and error.__context__.errno is not None:
+            raise
         yield BadRecord("the whole file", str(error), "")
+    except Exception as error:
+        _check_unchanged(task.slice)
+        raise TamisError(
+            f"cannot read {task.slice.name}: {type(error).__name__}: {error}"
+        ) from error
+    _check_unchanged(task.slice)
+
+
+def _check_unchanged(part: Slice) -> None:
+    try:
+        fs, path = filesystem(part.path)
+        found = fingerprint(fs.info(path))
+    except OSError as error:
+        raise TamisError(
+            f"{part.name} cannot be read any more ({error.strerror or error}); run again when it "
+            "is back, the finished part is kept"
+        ) from None
+    if found != part.fingerprint:
+        raise TamisError(f"{part.name} was changed while the run was under way; run again")
 
 
 def _read_spools(task: Task) -> Iterator[pa.RecordBatch]:
+    folder = task.folder
+    options = pa.ipc.IpcReadOptions(use_threads=False)
     for name, identity in task.spools:
-        if not task.folder.is_intact(name, identity):
+        if not folder.is_intact(name, identity):
             raise TamisError(
-                f"{task.folder.full(name)} was damaged after it was written; run again, it will be made anew"
+                f"{folder.full(name)} was damaged after it was written; "
+                "run again, it will be made anew"
             )
-        with pa.memory_map(str(task.folder.local(name))) as source:
-            reader = pa.ipc.open_file(source)
+        with _open_spool(folder, name) as source:
+            reader = pa.ipc.open_file(source, options=options)
             for index in range(reader.num_record_batches):
                 yield reader.get_batch(index)
 
 
-def _count_input(batch: pa.RecordBatch, statistics: Statistics) -> None:
-    statistics.documents += batch.num_rows
-    statistics.bytes_in += text_bytes(batch)
-    for name, part in by_source(batch):
+def _open_spool(folder: RunFolder, name: str) -> Any:
+    """A memory map where there is a disk, else a stream from the store."""
+    path = folder.full(name)
+    return pa.memory_map(path) if folder.is_local else folder.fs.open(path, "rb")
+
+
+def _count_input(task: Task, batch: pa.RecordBatch, statistics: Statistics) -> int:
+    """Bytes of the batch's text; documents come into a run in its first phase."""
+    if task.slice is None:
+        return text_bytes(batch)
+    total = 0
+    for name, documents, size in bytes_by_source(batch):
         source = statistics.source(name)
-        source.documents += part.num_rows
-        source.bytes_in += text_bytes(part)
+        source.documents += documents
+        source.bytes_in += size
+        total += size
+    statistics.documents += batch.num_rows
+    statistics.bytes_in += total
+    return total
 
 
 def _count_output(task: Task, result: BatchResult, statistics: Statistics) -> None:
     """What a run keeps is what its last phase lets through."""
     if not task.phase.last:
         return
-    batch = _alive(result.batch)
+    batch = alive_rows(result.batch)
+    if not batch.num_rows:
+        return
     statistics.kept += batch.num_rows
-    statistics.bytes_kept += text_bytes(batch)
-    for name, part in by_source(batch):
+    for name, documents, size in bytes_by_source(batch):
         source = statistics.source(name)
-        source.kept += part.num_rows
-        source.bytes_kept += text_bytes(part)
-    if batch.num_rows:
-        hashes = sampling_hash(batch.column(ROW).to_numpy())
-        best = statistics.kept_samples.wanted(hashes)
-        statistics.kept_samples.add(sample_entries(Documents(batch), best, hashes[best]))
+        source.kept += documents
+        source.bytes_kept += size
+        statistics.bytes_kept += size
+    hashes = sampling_hash(batch.column(ROW).to_numpy())
+    best = statistics.kept_samples.wanted(hashes)
+    statistics.kept_samples.add(sample_entries(Documents(batch), best, hashes[best]))
 
 
-def by_source(batch: pa.RecordBatch) -> Iterator[tuple[str | None, pa.RecordBatch]]:
-    """The rows of each source."""
-    index = batch.schema.get_field_index(SOURCE)
-    if index < 0 or not batch.num_rows:
-        yield None, batch
-        return
-    names = batch.column(index).dictionary_encode()
-    if len(names.dictionary) == 1 and not names.null_count:
-        yield names.dictionary[0].as_py(), batch
-        return
-    codes = names.indices.fill_null(-1).to_numpy()
-    for code in np.unique(codes).tolist():
-        name = None if code < 0 else names.dictionary[code].as_py()
-        yield name, batch.filter(pa.array(codes == code))
-
-
-def _alive(batch: pa.RecordBatch) -> pa.RecordBatch:
+def alive_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that no stage dropped."""
     index = batch.schema.get_field_index(DROPPED)
     if index < 0:
         return batch
@@ -221,27 +276,37 @@ def _alive(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.filter(pa.array(~dropped)) if dropped.any() else batch
 
 
-def _empty_summary(task: Task, stages: list[Stage]) -> pa.RecordBatch:
+def _empty_summary(task: Task, stage: Fitted) -> pa.RecordBatch:
     """A summary of no documents: its schema, so that fitting works on an empty corpus."""
-    fields = [*task.schema, pa.field(ROW, pa.uint64())]
+    names = [one.name for one in task.recipe.stages]
+    before = task.recipe.stages[: names.index(stage.name)]
+    fields = [*output_schema(task.schema, before), pa.field(ROW, pa.uint64())]
     if task.recipe.measures == "all":
         fields.append(pa.field(DROPPED, pa.bool_()))
     empty = pa.RecordBatch.from_pylist([], schema=pa.schema(fields))
-    return apply_stages(empty, stages, summarizes=task.phase.summarizes).summaries[0]
+    return stage.summarize(Documents(empty))
 
 
-def _check_failures(new: Statistics, total: Statistics) -> None:
-    if not new.failed:
-        return
-    failed = new.failed + sum(stage.failed for stage in total.stages.values())
-    if failed > max(STAGE_FAILURES, STAGE_FAILURE_SHARE * total.documents):
+def _located(statistics: Statistics, task: Task) -> Statistics:
+    """Failures of stages know the document; here it is said which file it came from."""
+    if task.slice is not None:
+        for error in statistics.errors:
+            error["file"] = error["file"] or task.slice.name
+    return statistics
+
+
+def _check_failures(statistics: Statistics, seen: int) -> None:
+    """Raises TamisError when stages raise on too many documents to be accidents."""
+    failed = sum(stage.failed for stage in statistics.stages.values())
+    if failed > max(MOST_STAGE_FAILURES, STAGE_FAILURE_SHARE * seen):
+        reasons = [error["reason"] for error in statistics.errors if "id " in error["position"]]
         raise TamisError(
-            f"stages raised on {failed} of {total.documents} documents; the first: {new.errors[0]['reason']}"
+            f"stages raised on {failed} of {seen} documents; the last: {''.join(reasons[-1:])}"
         )
 
 
 class TaskFiles:
-    """The files of a task. They are opened when something is written, and appear when all of them are complete."""
+    """The files of a task: opened when something is written, visible when all are complete."""
 
     def __init__(self, task: Task, stack: ExitStack) -> None:
         self.task = task
@@ -250,6 +315,10 @@ class TaskFiles:
         self.shards: list[dict[str, Any]] = []
         self.spool_name = f"state/{task.phase.name}/{task.number:06d}.arrow"
         self.summary_name = f"state/{task.phase.name}/{task.number:06d}.summary.arrow"
+        # A folder per phase: the files of one have the same columns.
+        self.measures_name = f"measures/{task.phase.name}/{task.number:06d}.parquet"
+        self.measures_schema = measures_schema(task.phase.stages)
+        self.has_measures = any(isinstance(stage, Measure) for stage in task.phase.stages)
         self._writers: dict[str, Any] = {}
         self._shard_writer: ShardWriter | None = None
         self._schema: pa.Schema | None = None
@@ -259,18 +328,19 @@ class TaskFiles:
         return self.summary_name in self._writers
 
     def write(self, result: BatchResult) -> None:
-        for table in result.ledger:
-            self._table(f"ledger/{self.task.name}.parquet", LEDGER).add(table)
-        for measures in result.measures:
-            schema = measures_schema(self.task.phase.stages)
-            self._table(f"measures/{self.task.name}.parquet", schema).add(
-                with_columns(measures, schema)
-            )
+        if result.ledger:
+            self._table(f"ledger/{self.task.name}.parquet", LEDGER).add(result.ledger)
+        if self.has_measures and result.measures:
+            schema = self.measures_schema
+            measures = [with_columns(one, schema) for one in result.measures]
+            self._table(self.measures_name, schema).add(measures)
         for summary in result.summaries:
             self.write_summary(summary)
+        if not result.batch.num_rows:
+            return
         if self.task.phase.last:
-            self._shards().write(_alive(result.batch).select(self._output_schema().names))
-        elif result.batch.num_rows:
+            self._shards().write(alive_rows(result.batch).select(self._output_schema().names))
+        else:
             self._arrow(self.spool_name, result.batch.schema, "lz4").write_batch(result.batch)
 
     def write_summary(self, summary: pa.RecordBatch) -> None:
@@ -346,7 +416,11 @@ def with_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 class ParquetTable:
-    """Small columns, gathered into row groups of a readable size."""
+    """Small columns with a row number, gathered into row groups of a readable size.
+
+    Rows are put in the order of the documents and names are numbered as they come, so that the file
+    does not depend on how a batch was cut around documents that failed.
+    """
 
     def __init__(self, file: HashedFile, schema: pa.Schema) -> None:
         self.schema = schema
@@ -354,25 +428,33 @@ class ParquetTable:
         self.rows = 0
         self._writer = pq.ParquetWriter(file, schema, compression="zstd", compression_level=1)
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        self.pending.append(batch)
-        self.rows += batch.num_rows
+    def add(self, batches: Sequence[pa.RecordBatch]) -> None:
+        self.pending += batches
+        self.rows += sum(batch.num_rows for batch in batches)
         if self.rows >= LEDGER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
         if self.rows:
-            table = (
-                pa.Table.from_batches(self.pending, self.schema)
-                .unify_dictionaries()
-                .combine_chunks()
-            )
-            self._writer.write_table(table)
+            table = pa.Table.from_batches(self.pending, self.schema).unify_dictionaries()
+            rows = table.column(ROW).to_numpy()
+            if np.any(rows[1:] < rows[:-1]):
+                table = table.take(pa.array(np.argsort(rows, kind="stable")))
+            self._writer.write_table(numbered_as_they_come(table.combine_chunks()))
         self.pending, self.rows = [], 0
 
     def close(self) -> None:
         self._flush()
         self._writer.close()
+
+
+def numbered_as_they_come(table: pa.Table) -> pa.Table:
+    """The table with the dictionary of each column in the order in which its values appear."""
+    for index, one in enumerate(table.schema):
+        if pa.types.is_dictionary(one.type):
+            plain = table.column(index).cast(one.type.value_type)
+            table = table.set_column(index, one, plain.dictionary_encode().cast(one.type))
+    return table
 
 
 @contextmanager

@@ -25,7 +25,9 @@ _TEXT = (
 )
 
 
-def warm_up(stages: Sequence[Stage], schema: pa.Schema | None = None) -> Iterator[tuple[str, float]]:
+def warm_up(
+    stages: Sequence[Stage], schema: pa.Schema | None = None
+) -> Iterator[tuple[str, float]]:
     """Run every stage on two documents of the schema; gives the stage's name and the seconds that it took."""
     schema = schema or pa.schema([(ID, pa.string()), (TEXT, pa.large_string())])
     for stage in stages:
@@ -39,7 +41,10 @@ def warm_up(stages: Sequence[Stage], schema: pa.Schema | None = None) -> Iterato
 
 def _batch(schema: pa.Schema, stage: Stage) -> pa.RecordBatch:
     """Two equal documents with every column of the schema, and with those that the stage needs from earlier stages."""
-    fields = [*schema, *(pa.field(one, pa.float64()) for one in stage.requires() if one not in schema.names)]
+    fields = [
+        *schema,
+        *(pa.field(one, pa.float64()) for one in stage.requires() if one not in schema.names),
+    ]
     fields = [*fields, pa.field(ROW, pa.uint64())]
     values: dict[str, Any] = {ID: "warm-up", TEXT: _TEXT * 8}
     rows = [{one.name: values.get(one.name) for one in fields} | {ROW: row} for row in range(2)]

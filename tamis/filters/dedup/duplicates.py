@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,8 @@ _ARTEFACT = "duplicates.arrow"
 _BATCH_ROWS = 4096
 
 
-class Duplicates(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Duplicates:
     """The documents in clusters of two or more, sorted by row."""
 
     row: UInt64
@@ -51,6 +53,8 @@ class Deduplication(Fitted, Filter):
     alone; ``cluster_size``; and as ``detail`` of a duplicate the id of the document that is kept in
     its place.
     """
+
+    detail_means: ClassVar[str] = "copy of"
 
     keep: Literal["first", "longest"] = "first"
     """The document of a cluster to keep: ``first`` in input order, or the ``longest`` text in bytes
