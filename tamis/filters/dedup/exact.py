@@ -80,7 +80,7 @@ def normalized(documents: Documents, rows: Int64) -> tuple[UInt8, Int64]:
         spans.start,
         spans.end,
         rows,
-        fold_table(punctuation=True),
+        fold_table(ignore=False),
         out,
         offsets,
     )

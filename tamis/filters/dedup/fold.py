@@ -15,7 +15,7 @@ import numpy as np
 
 from tamis.filters.dedup.types import UInt32
 
-# No character at or above this code point has a case or is punctuation; they stay as they are.
+# No character at or above this code point has a case or is ignored; they stay as they are.
 FOLD_LIMIT = 0x20000
 
 
@@ -27,32 +27,33 @@ def fold_character(character: str) -> str:
     return character
 
 
-def is_punctuation(character: str) -> bool:
-    """ASCII punctuation and symbols (``string.punctuation``), every character of a Unicode category
-    P*, and control characters.
+def is_ignored(character: str) -> bool:
+    """Whether it does not count in a word: ASCII punctuation and symbols (``string.punctuation``),
+    every character of a Unicode category P*, white space and control characters.
     """
+    if character in string.punctuation or character.isspace():
+        return True
     category = unicodedata.category(character)
-    return character in string.punctuation or category.startswith("P") or category == "Cc"
+    return category.startswith("P") or category == "Cc"
 
 
 def fold_word(word: str) -> str:
-    """The word as it counts in a shingle: case folded, punctuation removed. May be empty."""
-    return "".join(fold_character(c) for c in word if not is_punctuation(c))
+    """The word as it counts in a shingle: case folded, ignored characters removed. May be empty."""
+    return "".join(fold_character(c) for c in word if not is_ignored(c))
 
 
 @functools.cache
-def fold_table(punctuation: bool) -> UInt32:
+def fold_table(*, ignore: bool) -> UInt32:
     """For each code point below ``FOLD_LIMIT`` the UTF-8 bytes of its fold, the first byte lowest.
 
-    0 stands for nothing: for NUL, and for punctuation unless ``punctuation`` is to stay.
-    Surrogates, which are not in UTF-8 text, are nothing too.
+    0 stands for nothing: for NUL, for surrogates, which are not in UTF-8 text, and with ``ignore``
+    for the characters that ``is_ignored`` names.
     """
     table = np.zeros(FOLD_LIMIT, np.uint32)
     for code in range(FOLD_LIMIT):
-        if 0xD800 <= code < 0xE000:
-            continue
         character = chr(code)
-        if punctuation or not is_punctuation(character):
-            table[code] = int.from_bytes(fold_character(character).encode(), "little")
+        if 0xD800 <= code < 0xE000 or (ignore and is_ignored(character)):
+            continue
+        table[code] = int.from_bytes(fold_character(character).encode(), "little")
     table.flags.writeable = False
     return table

@@ -182,7 +182,7 @@ def word_hashes(data: UInt8, start: Int64, end: Int64, fold: UInt32, hashes: UIn
         if value == _UNUSUAL:
             value = _hash_any_word(data, begin, end[word], fold)
         hashes[count] = _U32(value)
-        count += value >= 0
+        count += int(value >= 0)
     return count
 
 

@@ -81,9 +81,7 @@ def signatures(
     # A view that cannot be written, whatever the caller's is: one type, one compiled kernel.
     readable = data.view()
     readable.flags.writeable = False
-    _signatures(
-        readable, *spans, rows, ngram, *permuted, fold_table(punctuation=False), signature, words
-    )
+    _signatures(readable, *spans, rows, ngram, *permuted, fold_table(ignore=True), signature, words)
     return signature, words
 
 

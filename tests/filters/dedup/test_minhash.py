@@ -94,7 +94,6 @@ def test_exact_copies_of_short_documents_are_found_and_empty_ones_are_not():
 
 
 def test_scripts_without_spaces_need_the_unicode_profile():
-    pytest.importorskip("tamis.filters.text.unicode_words")
     text = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗い所で"
     texts = [text * 3, text * 3 + "ニャー", "全く別の文章です。" * 10]
     assert fitted_measures(texts, MinHash(words="unicode"))["duplicate"].tolist() == [0, 1, 0]
