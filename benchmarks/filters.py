@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from benchmarks.harness import Comparison, clock, compare, measure, side_by_side
+from benchmarks.harness import Comparison, Side, clock, compare, measure, side_by_side
 from benchmarks.peers import datatrove_documents, datatrove_filters, fresh_copies
 from benchmarks.texts import Part, documents_of, record_batches, text_bytes
 
@@ -18,7 +18,7 @@ def tamis_subject(path: str, kinds: list[str], words: str) -> dict[str, Any]:
     from tamis.pipeline.warmup import warm_up
     from tamis.registry import stage_class
 
-    stages: list[Any] = [stage_class(kind)(words=words) for kind in kinds]
+    stages: list[Any] = [stage_class(kind).model_validate({"words": words}) for kind in kinds]
     list(warm_up(stages))
     batches = record_batches(path)
     keep: list[list[bool]] = [[] for _ in stages]
@@ -64,18 +64,17 @@ def run(part: Part, small: Part) -> str:
     """The section of the results; datatrove's own tokenizer is slow, so it gets the small part."""
     path, few = part.path("jsonl"), small.path("jsonl")
     split = {"path": path, "kinds": THREE, "words": "whitespace"}
-    three = compare((tamis_subject, split), (datatrove_subject, split))
+    three = compare(Side(tamis_subject, split), Side(datatrove_subject, split))
     spacy = {"path": few, "kinds": FOUR, "words": "spacy"}
+    default = Side(datatrove_subject, spacy)
     with tempfile.TemporaryDirectory() as cache:
-        env = {"TAMIS_CACHE": cache}
-        measure(tamis_subject, env, **spacy)
-        warm = compare(
-            (tamis_subject, {**spacy, "env": env}), (datatrove_subject, spacy), repetitions=2
-        )
+        ours = Side(tamis_subject, spacy, {"TAMIS_CACHE": cache})
+        measure(ours)
+        warm = compare(ours, default, repetitions=2)
     cold = Comparison([], warm.peer)
     for _ in warm.peer:
         with tempfile.TemporaryDirectory() as cache:
-            cold.ours.append(measure(tamis_subject, {"TAMIS_CACHE": cache}, **spacy))
+            cold.ours.append(measure(Side(tamis_subject, spacy, {"TAMIS_CACHE": cache})))
     rows = [
         ("Gopher repetition + quality, FineWeb; words of str.split", "datatrove, str.split", three),
         ("the same and C4; spaCy's words, memory of words empty", "datatrove default", cold),

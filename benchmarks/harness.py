@@ -103,16 +103,22 @@ class PeakMemory(threading.Thread):
         return self.peak
 
 
-Subject = Callable[..., dict[str, Any]]
+@dataclass(frozen=True)
+class Side:
+    """A subject, what it is called with, and changes to its environment."""
+
+    subject: Callable[..., dict[str, Any]]
+    arguments: dict[str, Any]
+    env: dict[str, str] = field(default_factory=dict)
 
 
-def measure(subject: Subject, env: dict[str, str] | None = None, **arguments: Any) -> Sample:
+def measure(side: Side) -> Sample:
     """Run a subject in a new process; RuntimeError with the end of its output if it fails."""
-    name = f"{subject.__module__}:{subject.__name__}"
+    name = f"{side.subject.__module__}:{side.subject.__name__}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.harness", name, json.dumps(arguments)],
+        [sys.executable, "-m", "benchmarks.harness", name, json.dumps(side.arguments)],
         cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **side.env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -139,16 +145,12 @@ class Comparison:
         return sorted(peer.cpu_per_document / ours.cpu_per_document for ours, peer in pairs)
 
 
-def compare(
-    ours: tuple[Subject, dict[str, Any]],
-    peer: tuple[Subject, dict[str, Any]],
-    repetitions: int = 3,
-) -> Comparison:
-    """Measure (subject, arguments) of both sides alternately."""
+def compare(ours: Side, peer: Side, repetitions: int = 3) -> Comparison:
+    """Measure both sides alternately."""
     result = Comparison([], [])
     for _ in range(repetitions):
-        result.ours.append(measure(ours[0], **ours[1]))
-        result.peer.append(measure(peer[0], **peer[1]))
+        result.ours.append(measure(ours))
+        result.peer.append(measure(peer))
     return result
 
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import clock, compare, side_by_side
+from benchmarks.harness import Side, clock, compare, side_by_side
 from benchmarks.peers import datatrove_documents, quiet_datatrove
 from benchmarks.texts import Part
 
@@ -15,30 +15,37 @@ FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
 
 def tamis_read(path: str) -> dict[str, Any]:
     """Every document of a file as Arrow batches."""
-    from tamis.pipeline.readers import Input, declare_schema, list_files, plan_slices, read_slice
-
-    read(Path(path).parents[1] / "warm-up.jsonl")
-    inputs = Input(path=path)
+    with tempfile.TemporaryDirectory() as folder:
+        # Loads the compiled code.
+        one = Path(folder, "one.jsonl")
+        one.write_text('{"id": "1", "text": "a text"}\n')
+        read(str(one))
     with clock() as spent:
-        schema = declare_schema(inputs, list_files(inputs))
-        documents = size = 0
-        for part in plan_slices(inputs).slices:
-            for batch in read_slice(part, inputs, schema):
-                documents += batch.num_rows
-                size += batch.column("text").nbytes
-    return spent.result(documents, size - 8 * documents)
+        documents, size = read(path)
+    return spent.result(documents, size)
 
 
-def read(path: Path) -> None:
-    """Load the compiled code, with a file of one document."""
-    from tamis.pipeline.readers import Input, declare_schema, list_files, plan_slices, read_slice
+def read(path: str) -> tuple[int, int]:
+    """(documents, bytes of text) of a file."""
+    from tamis.pipeline.readers import (
+        BadRecord,
+        Input,
+        declare_schema,
+        list_files,
+        plan_slices,
+        read_slice,
+    )
 
-    if not path.exists():
-        path.write_text('{"id": "1", "url": "", "source": "", "text": "a text"}\n')
-    inputs = Input(path=str(path))
+    inputs = Input(path=path)
     schema = declare_schema(inputs, list_files(inputs))
+    documents = size = 0
     for part in plan_slices(inputs).slices:
-        list(read_slice(part, inputs, schema))
+        for batch in read_slice(part, inputs, schema):
+            if isinstance(batch, BadRecord):
+                raise ValueError(f"{path}, {batch.position}: {batch.reason}")
+            documents += batch.num_rows
+            size += batch.column("text").nbytes - 8 * batch.num_rows
+    return documents, size
 
 
 def datatrove_read(path: str) -> dict[str, Any]:
@@ -101,10 +108,14 @@ def run(part: Part) -> str:
     for format in FORMATS:
         where = {"path": part.path(format)}
         rows.append(
-            (f"read {format}", "datatrove", compare((tamis_read, where), (datatrove_read, where)))
+            (
+                f"read {format}",
+                "datatrove",
+                compare(Side(tamis_read, where), Side(datatrove_read, where)),
+            )
         )
     where = {"path": part.path("parquet")}
-    writing = compare((tamis_write, where), (datatrove_write, where))
+    writing = compare(Side(tamis_write, where), Side(datatrove_write, where))
     rows.append(("write Parquet (zstd, level 3 and default)", "datatrove", writing))
     stored = [sample.facts["stored"] / 1e6 for sample in (writing.ours[0], writing.peer[0])]
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.harness import clock, compare, side_by_side
+from benchmarks.harness import Side, clock, compare, side_by_side
 from benchmarks.peers import datatrove_documents, datatrove_minhash, quiet_datatrove
 from benchmarks.texts import Part, documents_of, read_records, record_batches, text_bytes
 
@@ -60,7 +60,7 @@ def datasketch_subject(path: str) -> dict[str, Any]:
         for number, record in enumerate(records):
             words = record["text"].lower().split()
             shingles = {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
-            signature = MinHash(num_perm=112, hashfunc=xxhash.xxh3_64_intdigest)
+            signature = MinHash(num_perm=112, hashfunc=xxhash.xxh32_intdigest)
             signature.update_batch(list(shingles))
             duplicates += bool(index.query(signature))
             index.insert(number, signature)
@@ -71,12 +71,12 @@ def datasketch_subject(path: str) -> dict[str, Any]:
 def run(part: Part, small: Part) -> str:
     """The section of the results."""
     path, few = part.path("jsonl"), small.path("jsonl")
-    ours = (tamis_subject, {"path": path})
-    datasketch = compare(ours, (datasketch_subject, {"path": path}), repetitions=2)
-    split = compare(ours, (datatrove_subject, {"path": few, "words": "whitespace"}))
-    spacy = compare(ours, (datatrove_subject, {"path": few, "words": "spacy"}), repetitions=2)
+    ours = Side(tamis_subject, {"path": path})
+    datasketch = compare(ours, Side(datasketch_subject, {"path": path}), repetitions=2)
+    split = compare(ours, Side(datatrove_subject, {"path": few, "words": "whitespace"}))
+    spacy = compare(ours, Side(datatrove_subject, {"path": few, "words": "spacy"}), repetitions=2)
     rows = [
-        ("text to duplicates", "datasketch, xxh3", datasketch),
+        ("text to duplicates", "datasketch, xxh32", datasketch),
         ("text to duplicates", "datatrove, str.split", split),
         ("text to duplicates", "datatrove default", spacy),
     ]

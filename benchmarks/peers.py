@@ -22,7 +22,7 @@ def split_tokenizer() -> Any:
     """A datatrove tokenizer whose words are those of ``str.split``: the same words as ours."""
     from datatrove.utils.word_tokenizers import WordTokenizer
 
-    class SplitTokenizer(WordTokenizer):
+    class SplitTokenizer(WordTokenizer):  # type: ignore[misc]
         def word_tokenize(self, text: str) -> list[str]:
             return text.split()
 

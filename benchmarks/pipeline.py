@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from benchmarks.filters import FOUR, THREE
-from benchmarks.harness import Comparison, Sample, clock, compare, measure, side_by_side, table
+from benchmarks.harness import (
+    Comparison,
+    Sample,
+    Side,
+    clock,
+    compare,
+    measure,
+    side_by_side,
+    table,
+)
 from benchmarks.peers import datatrove_filters, datatrove_minhash, quiet_datatrove
 from benchmarks.texts import Part, repeat_part
 
@@ -59,8 +71,9 @@ def datatrove_run(path: str, kinds: list[str], words: str) -> dict[str, Any]:
         for number, (pipeline, tasks) in enumerate(steps):
             logs = str(folder / f"logs{number}")
             LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=logs).run()
-        documents, size = reader.stats["documents"].total, reader.stats["doc_len"].total
-    return spent.result(int(documents), int(size))
+    with gzip.open(path) as lines:
+        texts = [orjson.loads(line)["text"].encode() for line in lines]
+    return spent.result(len(texts), sum(map(len, texts)))
 
 
 def parts_of(sample: Sample) -> list[str]:
@@ -73,15 +86,14 @@ def parts_of(sample: Sample) -> list[str]:
 
 def run(part: Part, small: Part) -> str:
     """The section of the results."""
-    three = {"kinds": THREE, "words": "whitespace"}
-    four = {"kinds": FOUR, "words": "spacy"}
-    path, few = part.path("jsonl.gz"), small.path("jsonl.gz")
-    split = compare((tamis_run, {"path": path, **three}), (datatrove_run, {"path": path, **three}))
+    three = {"path": part.path("jsonl.gz"), "kinds": THREE, "words": "whitespace"}
+    four = {"path": small.path("jsonl.gz"), "kinds": FOUR, "words": "spacy"}
+    split = compare(Side(tamis_run, three), Side(datatrove_run, three))
     cold = Comparison([], [])
     for _ in range(2):
         with tempfile.TemporaryDirectory() as cache:
-            cold.ours.append(measure(tamis_run, {"TAMIS_CACHE": cache}, path=few, **four))
-        cold.peer.append(measure(datatrove_run, path=few, **four))
+            cold.ours.append(measure(Side(tamis_run, four, {"TAMIS_CACHE": cache})))
+        cold.peer.append(measure(Side(datatrove_run, four)))
     rows = [
         ("3 filters, MinHash; words of str.split", "datatrove, str.split", split),
         ("4 filters, MinHash; spaCy's words, memory empty", "datatrove default", cold),
@@ -106,7 +118,8 @@ def run_large(part: Part) -> str:
             ("corpus, 2 workers", part, 2),
             ("five times the corpus", repeated, 0),
         ):
-            sample = measure(tamis_run, path=which.path("jsonl"), workers=workers, **recipe)
+            arguments = {**recipe, "path": which.path("jsonl"), "workers": workers}
+            sample = measure(Side(tamis_run, arguments))
             speed = f"{sample.documents / sample.wall:,.0f}"
             size = f"{sample.bytes / 1e6:,.0f}"
             rows.append(

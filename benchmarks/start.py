@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks.harness import clock, measure, table
+from benchmarks.harness import Side, clock, measure, table
 
 
 def command(arguments: list[str]) -> dict[str, Any]:
@@ -29,13 +29,14 @@ def run() -> str:
         ("import datatrove's filters", ["-c", "import datatrove.pipeline.filters"]),
     ):
         samples = sorted(
-            (measure(command, arguments=arguments) for _ in range(3)), key=lambda s: s.cpu
+            (measure(Side(command, {"arguments": arguments})) for _ in range(3)),
+            key=lambda s: s.cpu,
         )
         rows.append([name, f"{samples[1].cpu:.2f}", f"{samples[1].wall:.2f}"])
     with tempfile.TemporaryDirectory() as cache:
         env = {"NUMBA_CACHE_DIR": cache, "TAMIS_CACHE": cache}
-        first = measure(command, env, arguments=["-m", "tamis.cli", "warmup"])
-        again = measure(command, env, arguments=["-m", "tamis.cli", "warmup"])
+        warmup = Side(command, {"arguments": ["-m", "tamis.cli", "warmup"]}, env)
+        first, again = measure(warmup), measure(warmup)
     rows.append(["tamis warmup, nothing compiled yet", f"{first.cpu:.1f}", f"{first.wall:.1f}"])
     rows.append(["tamis warmup, all compiled", f"{again.cpu:.1f}", f"{again.wall:.1f}"])
     kernels = "\n".join(f"    {line}" for line in first.facts["output"].splitlines())

@@ -93,7 +93,8 @@ def record_batches(path: str) -> list[pa.RecordBatch]:
             ROW: pa.array(np.arange(len(records)), pa.uint64()),
         }
     )
-    return table.to_batches(max_chunksize=BATCH_ROWS)
+    batches: list[pa.RecordBatch] = table.to_batches(max_chunksize=BATCH_ROWS)
+    return batches
 
 
 def documents_of(batches: list[pa.RecordBatch]) -> Iterator[Documents]:
