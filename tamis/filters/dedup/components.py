@@ -18,9 +18,7 @@ _EMPTY = -1
 
 
 class Components:
-    """The clusters of ``length`` documents while keys are being added; one key per document at a
-    time is in memory.
-    """
+    """The clusters of ``length`` documents; only one key per document is in memory at a time."""
 
     def __init__(self, length: int) -> None:
         kind = np.int32 if length < 2**31 else np.int64
@@ -29,9 +27,7 @@ class Components:
         self._table: NDArray[Index] = np.empty(capacity, dtype=kind)
 
     def join(self, high: UInt64, low: UInt64, present: NDArray[np.bool_]) -> None:
-        """Put documents with the same key (high, low) into one cluster; those not ``present`` have
-        no key.
-        """
+        """Put documents of equal key (high, low) into one cluster; ``present``: it has a key."""
         self._table.fill(_EMPTY)
         _join_equal_keys(self.parent, self._table, high, low, present)
 

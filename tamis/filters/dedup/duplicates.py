@@ -114,7 +114,7 @@ class Deduplication(Fitted, Filter):
         ``cluster_size`` as measured; ``duplicate_of``, the id of the keeper. Returns the numbers of
         documents, clusters and duplicates, and the size of the largest cluster.
         """
-        batch, facts = self._find(summaries if summaries.paths else _TableSummaries([]))
+        batch, facts = self._find_clusters(summaries if summaries.paths else _TableSummaries([]))
         with (
             pa.OSFile(str(folder / _ARTEFACT), "wb") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,
@@ -146,7 +146,7 @@ class Deduplication(Fitted, Filter):
             TamisError: if there is no text column of strings.
         """
         summaries = [self.summarize(documents) for documents in documents_of(table)]
-        return self._with(self._find(_TableSummaries(summaries))[0])
+        return self._with(self._find_clusters(_TableSummaries(summaries))[0])
 
     def measure(self, documents: Documents) -> Measures:
         """``duplicate``, ``cluster``, ``cluster_size`` and ``detail`` (id of the kept document,
@@ -181,7 +181,7 @@ class Deduplication(Fitted, Filter):
             "detail": detail,
         }
 
-    def _find(self, summaries: Summaries) -> tuple[pa.RecordBatch, dict[str, Any]]:
+    def _find_clusters(self, summaries: Summaries) -> tuple[pa.RecordBatch, dict[str, Any]]:
         row = read_column(summaries, ROW, np.uint64)
         components = Components(len(row))
         self.join(summaries, components)
@@ -221,9 +221,7 @@ class Deduplication(Fitted, Filter):
 def _cluster_batch(
     row: UInt64, root: Int64, members: Int64, ids: pa.ChunkedArray
 ) -> pa.RecordBatch:
-    """The artefact, from members that are sorted by cluster and, within a cluster, by the keep
-    rule.
-    """
+    """The artefact, from members sorted by cluster and, within a cluster, by the keep rule."""
     first = np.flatnonzero(np.diff(root, prepend=-1))
     size = np.diff(first, append=len(row))
     by_row = np.argsort(row[first])
@@ -251,9 +249,7 @@ def read_column(summaries: Summaries, name: str, kind: type[Any]) -> Any:
 
 
 def take_strings(column: pa.ChunkedArray, indices: Int64) -> pa.Array:
-    """The strings at ``indices``, touching no other: chunks are taken from one by one, never
-    joined.
-    """
+    """The strings at ``indices``; chunks are taken from one by one, so no other is touched."""
     order = np.argsort(indices, kind="stable")
     ends = np.cumsum([len(chunk) for chunk in column.chunks], dtype=np.int64)
     cuts = np.searchsorted(indices[order], ends)
@@ -297,8 +293,7 @@ class _TableSummaries(Summaries):
 
 
 def documents_of(table: pa.Table) -> Iterator[Documents]:
-    """The table in batches of documents; rows are numbered, and without an id their number is their
-    id.
+    """The table in batches of documents, numbered; without an id the number is the id.
 
     Raises:
         TamisError: if there is no text column of strings.

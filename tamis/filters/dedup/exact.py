@@ -27,7 +27,7 @@ class ExactDedup(Deduplication):
     """Drop documents whose text occurred before.
 
     Equal 128-bit hashes are taken for equal texts: with n documents the chance of an accident is
-    below n^2 / 2^129 (10^-18 for 10^10 documents). Empty documents are duplicates of each other.
+    below n^2 / 2^129: 10^-18 for 10^10 documents. Empty documents are duplicates of each other.
     """
 
     kind: ClassVar[str] = "exact_dedup"
@@ -53,9 +53,7 @@ class ExactDedup(Deduplication):
 
 
 def content_hashes(data: UInt8, start: Int64, end: Int64) -> UInt64:
-    """XXH3-128 (seed 0) of each ``data[start[i]:end[i]]`` as (high, low) 64-bit halves, shape (n,
-    2).
-    """
+    """XXH3-128 (seed 0) of each ``data[start[i]:end[i]]``: high and low 64-bit halves, (n, 2)."""
     view = data.data
     digest = xxhash.xxh3_128_digest
     spans = zip(start.tolist(), end.tolist(), strict=True)
@@ -64,9 +62,7 @@ def content_hashes(data: UInt8, start: Int64, end: Int64) -> UInt64:
 
 
 def normalized(documents: Documents, rows: Int64) -> tuple[UInt8, Int64]:
-    """The text of these rows without case and with single spaces between words, as (data,
-    offsets).
-    """
+    """(data, offsets): the text of these rows without case, one space between words."""
     data, bounds = documents.utf8()
     spans = words(documents, "whitespace")
     size = int((bounds[rows + 1] - bounds[rows]).sum())
@@ -106,6 +102,7 @@ def _fold_ascii(data: UInt8, start: int, end: int, out: UInt8, position: int) ->
 
 @njit(cache=True, nogil=True)
 def _fold_any(data: UInt8, start: int, end: int, fold: UInt32, out: UInt8, position: int) -> int:
+    """Copy ``data[start:end]`` without case to ``out[position:]``."""
     while start < end:
         if data[start] < 0x80:
             out[position] = fold[data[start]]

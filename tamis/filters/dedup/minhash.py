@@ -25,8 +25,8 @@ from tamis.pipeline.stages import Summaries
 class MinHash(Deduplication):
     """Drop documents whose shingles are mostly those of another document.
 
-    The defaults are FineWeb's: 14 bands of 8 rows find pairs of similarity 0.7 / 0.8 / 0.9 with
-    probability 0.56 / 0.92 / 0.9996. A shingle is ``ngram`` consecutive words without case and
+    The default banding is FineWeb's: 14 bands of 8 rows find pairs of similarity 0.7 / 0.8 / 0.9
+    with probability 0.56 / 0.92 / 0.9996. A shingle is ``ngram`` consecutive words without case and
     punctuation; a document of fewer words is one shingle of all its words, so copies of short
     documents are found; a document without any word is nobody's duplicate.
     """

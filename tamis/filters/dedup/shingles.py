@@ -188,9 +188,7 @@ def word_hashes(data: UInt8, start: Int64, end: Int64, fold: UInt32, hashes: UIn
 
 @njit(cache=True, nogil=True)
 def shingle_hashes(words: UInt32, begin: int, length: int, ngram: int, shingles: UInt32) -> None:
-    """The hashes of the shingles that start at words begin..begin+length-1, into the front of
-    ``shingles``.
-    """
+    """The hashes of ``length`` shingles from word ``begin`` on, to the front of ``shingles``."""
     for j in range(length):
         shingles[j] = words[begin + j]
     for k in range(1, ngram):

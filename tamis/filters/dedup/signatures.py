@@ -68,13 +68,16 @@ def signatures(
     """(signature, words): the MinHash of each document in ``rows`` and how many of its words count.
 
     Args:
-        data: the UTF-8 bytes, readable ``documents.PADDING`` bytes behind the last document. spans:
-        (first, start, end): the words of document i are ``data[start[w]:end[w]]``, w in
-        first[i]..first[i+1]-1. rows: the documents wanted. ngram: words in a shingle. permuted: P
-        permutations.
+        data: the UTF-8 bytes, readable ``documents.PADDING`` bytes behind the last document.
+        spans: (first, start, end): the words of document i are ``data[start[w]:end[w]]`` for w from
+            first[i] to first[i + 1] - 1; none is empty.
+        rows: the documents wanted.
+        ngram: words in a shingle.
+        permuted: P permutations.
 
     Returns:
-        signature, (len(rows), P), all 2^32-1 for a document without words; words, (len(rows),).
+        signature of shape (len(rows), P), all 2^32-1 for a document without words, and words of
+        shape (len(rows),).
     """
     signature = np.full((len(rows), len(permuted.multiplier)), _LARGEST, np.uint32)
     words = np.zeros(len(rows), np.uint32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -187,6 +188,15 @@ def test_mistakes_are_one_sentence(tmp_path):
         MinHash(bands=0)
     with pytest.raises(ValidationError):
         MinHash(keep="shortest")
+
+
+def test_a_fitted_stage_can_be_compared_and_sent_to_another_process():
+    stage = MinHash()
+    fitted = stage.fit_table(pa.table({"text": TEXTS}))
+    assert fitted != stage and hash(fitted) == hash(stage)
+    documents = make_documents(TEXTS)
+    sent = pickle.loads(pickle.dumps(fitted)).measure(documents)
+    assert sent["duplicate"].tolist() == fitted.measure(documents)["duplicate"].tolist()
 
 
 def test_strings_are_taken_across_chunks_in_the_order_asked():
