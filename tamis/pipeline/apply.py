@@ -1,7 +1,8 @@
 """One batch through the stages of a phase: measure, decide, refine, and a record of every decision.
 
-``apply_stages`` is a pure function of the batch and the stages. Rows are independent of each other, so a batch in which a
-stage raised is cut in halves until the document that it cannot bear is alone; that one fails, the others go on.
+``apply_stages`` is a pure function of the batch and the stages. Rows are independent of each other,
+so a batch in which a stage raised is cut in halves until the document that it cannot bear is alone;
+that one fails, the others go on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tamis.pipeline.documents import DROPPED, ID, ROW, TEXT, Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.stages import DETAIL, Expand, Filter, Fitted, Measure, Measures, Refine, Stage
 from tamis.pipeline.statistics import (
+    MOST_ERRORS,
     SAMPLE_CHARACTERS,
     Samples,
     StageStatistics,
@@ -42,9 +44,15 @@ LEDGER = pa.schema(
 )
 """One row for every document that was dropped, changed or failed."""
 
+EXPANDS_TO_NOTHING = "expands_to_nothing"
+"""The rule under which an Expand stage drops a document that gives no rows."""
+
 
 def measures_schema(stages: Sequence[Stage]) -> pa.Schema:
-    """The kept measures of a phase: a row for every document that entered it, null where a stage did not measure it."""
+    """The kept measures of a phase: a row for every document that entered it.
+
+    A value is null where the stage did not measure the document.
+    """
     columns = [pa.field(ROW, pa.uint64()), pa.field(ID, pa.string())]
     for stage in stages:
         if isinstance(stage, Measure):
@@ -54,9 +62,24 @@ def measures_schema(stages: Sequence[Stage]) -> pa.Schema:
     return pa.schema(columns)
 
 
+# A stage that raises on document after document is broken, not the documents.
+MOST_STAGE_FAILURES = 1000
+
+
+class StageError(Exception):
+    """A stage raised: its name, the stages that were through before it, and what it said."""
+
+    def __init__(self, stage: str, passed: tuple[str, ...], reason: str) -> None:
+        super().__init__(f"{stage}: {reason}" if stage else reason)
+        self.stage, self.passed, self.reason = stage, passed, reason
+
+
 @dataclass
 class BatchResult:
-    """What came out of a batch. ``batch`` has the documents that go on (with measures: all, the dropped ones too, marked)."""
+    """What came out of a batch.
+
+    ``batch`` has the documents that go on (with measures: all, the dropped ones too, marked).
+    """
 
     batch: pa.RecordBatch
     ledger: list[pa.RecordBatch] = field(default_factory=list)
@@ -82,6 +105,10 @@ class _Flow:
         self.statistics = Statistics()
         self.at: Stage | None = None
 
+    def goes_on(self) -> bool:
+        """Whether a stage that follows has anything to do."""
+        return bool(len(self.kept)) and (self.measure_dropped or bool(self.kept.any()))
+
     def apply(self, stage: Stage) -> None:
         """One stage; afterwards ``documents`` and ``kept`` say what goes on."""
         self.at = stage
@@ -95,14 +122,15 @@ class _Flow:
         if isinstance(stage, Measure):
             verdict_keeps = self._measure(stage, entering, measured, statistics)
         if isinstance(stage, Refine):
-            # With measures: all, later stages measure the text that they would see had the verdict been another.
+            # With measures: all, later stages measure the text that they would see had the verdict
+            # been another.
             target = measured if self.measure_dropped else measured & verdict_keeps
             self._refine(stage, entering & verdict_keeps, target, statistics)
         if isinstance(stage, Expand):
             self._expand(stage, statistics)
 
     def summarize(self, stage: Fitted) -> None:
-        """The summary of what the stages kept, while what was computed about the text is still at hand."""
+        """The summary of what the stages kept, with what was computed about the text at hand."""
         self.at = stage
         self.documents.alive = self.kept
         start = thread_time()
@@ -129,20 +157,20 @@ class _Flow:
             statistics.count_verdicts(self.documents, entering, verdicts, details)
             rows = np.flatnonzero(entering & ~keeps)
             if len(rows):
-                rules = np.array([rule.field for rule in verdicts.rules], dtype=object)[
-                    verdicts.rule[rows]
-                ]
-                self._log(rows, stage, rules, "dropped", verdicts.value[rows], verdicts.threshold[rows],
-                          None if details is None else details.take(pa.array(rows)))  # fmt: skip
+                self.statistics.count_source("dropped", self.documents.batch, rows)
+                names = np.array([rule.field for rule in verdicts.rules], dtype=object)
+                self._log(
+                    rows, stage, names[verdicts.rule[rows]], "dropped",
+                    verdicts.value[rows], verdicts.threshold[rows],
+                    None if details is None else details.take(pa.array(rows)),
+                )  # fmt: skip
         else:
             statistics.cpu_seconds += thread_time() - start
             self._add_columns(stage, measures)
         statistics.count_measures(stage.provides(), measures, entering, keeps)
         if self.keep_measures:
             # A fitted stage knows nothing of documents that were dropped before it was fitted.
-            self._note_measures(
-                stage, measures, entering if isinstance(stage, Fitted) else measured
-            )
+            self._note_measures(stage, measures, entering if _is_fitted(stage) else measured)
         return keeps
 
     def _add_columns(self, stage: Measure, measures: Measures) -> None:
@@ -185,12 +213,9 @@ class _Flow:
         rows = np.flatnonzero(changed)
         statistics.changed += len(rows)
         if len(rows):
-            removed = pc.subtract(pc.binary_length(before), pc.binary_length(refined)).to_numpy()[
-                rows
-            ]
-            self._log(
-                rows, stage, np.full(len(rows), "text", object), "changed", removed, None, None
-            )
+            lengths = pc.subtract(pc.binary_length(before), pc.binary_length(refined))
+            removed = lengths.fill_null(0).to_numpy()[rows]
+            self._log(rows, stage, _same("text", rows), "changed", removed)
             self._sample_changes(rows, before, refined, statistics.change_samples)
         self.documents = self.documents.replace_text(refined)
         if not self.measure_dropped:
@@ -224,7 +249,7 @@ class _Flow:
             self.kept = np.ones(len(self.documents), np.bool_)
 
     def _expand(self, stage: Expand, statistics: StageStatistics) -> None:
-        """New rows take the place of the old; a document that expands to nothing is dropped by the stage."""
+        """New rows take the place of the old; a document that expands to nothing is dropped."""
         self._compact()
         start = thread_time()
         batch, parents = stage.expand(self.documents)
@@ -232,20 +257,13 @@ class _Flow:
         children = np.bincount(parents, minlength=len(self.documents))
         empty = np.flatnonzero(children == 0)
         if len(empty):
-            self._log(
-                empty,
-                stage,
-                np.full(len(empty), "expands_to_nothing", object),
-                "dropped",
-                None,
-                None,
-                None,
-            )
-            statistics.rules["expands_to_nothing"] = statistics.rules.get(
-                "expands_to_nothing", 0
-            ) + len(empty)
-        statistics.dropped += len(empty)
-        statistics.created += int(np.maximum(children - 1, 0).sum())
+            self._log(empty, stage, _same(EXPANDS_TO_NOTHING, empty), "dropped")
+            statistics.dropped += len(empty)
+            statistics.rules[EXPANDS_TO_NOTHING] = len(empty)
+            self.statistics.count_source("dropped", self.documents.batch, empty)
+        more = parents[1:][parents[1:] == parents[:-1]]
+        statistics.created += len(more)
+        self.statistics.count_source("created", self.documents.batch, more)
         self._finish_measures()
         position = batch.schema.get_field_index(ROW)
         rows = self.documents.batch.column(ROW).to_numpy()[parents]
@@ -258,7 +276,8 @@ class _Flow:
 
     def _log(
         self, rows: NDArray[np.int64], stage: Stage, rules: NDArray[Any], action: str,
-        value: NDArray[Any] | None, threshold: NDArray[Any] | None, detail: pa.Array | None,
+        value: NDArray[Any] | None = None, threshold: NDArray[Any] | None = None,
+        detail: pa.Array | None = None,
     ) -> None:  # fmt: skip
         batch, count = self.documents.batch, len(rows)
         where = pa.array(rows)
@@ -299,21 +318,25 @@ class _Flow:
 
 
 def child_rows(parents: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Row numbers of expanded documents: unique, in order, and in the upper half of their slice's numbers.
+    """Row numbers of expanded documents: unique, in order, in the upper half of their slice's.
 
-    The ordinal of the parent (below 2^20 within a batch's reach) and the child's ordinal share the low 31 bits.
+    The low 31 bits are the ordinal of the parent (19 bits) and that of the child (12 bits). Raises
+    ValueError for a document with more children, TamisError for a slice with more documents.
     """
+    if np.any(parents[1:] < parents[:-1]):
+        raise ValueError("the children are not in the order of the documents they came from")
     first = np.ones(len(parents), np.bool_)
     first[1:] = parents[1:] != parents[:-1]
     start = np.maximum.accumulate(np.where(first, np.arange(len(parents)), 0))
     child = (np.arange(len(parents)) - start).astype(np.uint64)
     if len(child) and int(child.max()) >= 1 << 12:
-        raise TamisError("a document was expanded into more than 4096; split it before")
+        raise ValueError("it expands to more than 4096 documents")
     slice_part = (parents >> np.uint64(32)) << np.uint64(32)
     ordinal = parents & np.uint64(0xFFFFFFFF)
     if len(ordinal) and int(ordinal.max()) >= 1 << 19:
         raise TamisError(
-            "an expanding stage takes at most 524,288 documents per task; lower slice_size"
+            "an expanding stage takes at most 524,288 documents a task; lower slice_size, "
+            "or cut the input into smaller files"
         )
     return slice_part | np.uint64(1 << 31) | (ordinal << np.uint64(12)) | child
 
@@ -326,74 +349,99 @@ def apply_stages(
 ) -> BatchResult:
     """All stages on one batch, then the summary for the next fitted stage.
 
-    ``measures`` is the recipe's setting. Whatever a stage raises comes through with the stage as ``error.stage_name``.
+    ``measures`` is the recipe's setting. Whatever a stage raises comes out as StageError, but a
+    TamisError as it is.
     """
     flow = _Flow(batch, measures == "all", measures != "none")
     try:
         for stage in stages:
-            flow.apply(stage)
-        if summarizes is not None:
+            if flow.goes_on():
+                flow.apply(stage)
+        if summarizes is not None and flow.goes_on():
             flow.summarize(summarizes)
     except TamisError:
         raise
     except Exception as error:
-        error.stage_name = flow.at.name if flow.at else ""  # type: ignore[attr-defined]
-        raise
+        passed = tuple(stage.name for stage in stages if stage.name in flow.statistics.stages)
+        at = flow.at.name if flow.at else ""
+        reason = f"{type(error).__name__}: {error}"
+        raise StageError(at, tuple(one for one in passed if one != at), reason) from error
     return flow.finish()
 
 
 def apply_isolating(
     batch: pa.RecordBatch, apply: Callable[[pa.RecordBatch], BatchResult]
 ) -> BatchResult:
-    """``apply`` on the batch, cutting it in halves around documents on which a stage raises; those fail alone."""
-    try:
-        return apply(batch)
-    except TamisError:
-        raise
-    except (
-        Exception
-    ) as error:  # a stage's bug or a document that it cannot bear: kept on record, not raised
-        if batch.num_rows <= 1:
-            return failed_result(
-                batch, getattr(error, "stage_name", ""), f"{type(error).__name__}: {error}"
-            )
-        middle = batch.num_rows // 2
-        halves = [batch.slice(0, middle), batch.slice(middle)]
-        return join_results([apply_isolating(half, apply) for half in halves])
+    """``apply``, cutting the batch in halves around documents on which a stage raises.
+
+    Those fail alone. Raises TamisError when one after the other fails and none passes.
+    """
+    return _Isolation(apply).run(batch)
 
 
-def failed_result(batch: pa.RecordBatch, stage: str, reason: str) -> BatchResult:
+class _Isolation:
+    """The search for the documents of one batch that a stage cannot bear."""
+
+    def __init__(self, apply: Callable[[pa.RecordBatch], BatchResult]) -> None:
+        self.apply = apply
+        self.failed = self.passed = 0
+
+    def run(self, batch: pa.RecordBatch) -> BatchResult:
+        try:
+            result = self.apply(batch)
+        except StageError as failure:
+            if batch.num_rows > 1:
+                middle = batch.num_rows // 2
+                halves = [batch.slice(0, middle), batch.slice(middle)]
+                return join_results([self.run(half) for half in halves])
+            self.failed += 1
+            if self.failed >= MOST_STAGE_FAILURES and not self.passed:
+                raise TamisError(
+                    f"the stage {failure.stage} raised on each of {self.failed} documents; "
+                    f"the last: {failure.reason}"
+                ) from failure
+            return failed_result(batch, failure)
+        self.passed += batch.num_rows
+        return result
+
+
+def failed_result(batch: pa.RecordBatch, failure: StageError) -> BatchResult:
     """Every document of the batch failed for one reason."""
     count = batch.num_rows
     row = pa.record_batch(
         [
             batch.column(ID).cast(pa.string()),
-            _constant(stage, count),
+            _constant(failure.stage, count),
             _constant("error", count),
             pa.nulls(count, pa.float64()),
             pa.nulls(count, pa.float64()),
             _constant("failed", count),
-            pa.array([reason[:1000]] * count, pa.string()),
+            pa.array([failure.reason[:1000]] * count, pa.string()),
             batch.column(ROW),
         ],
         schema=LEDGER,
     )
     statistics = Statistics(failed=count)
-    statistics.stage(stage).failed = count
-    for document in batch.select([ID]).to_pylist():
-        statistics.errors.append(
-            {
-                "file": "",
-                "position": f"id {document[ID]}",
-                "reason": f"{stage}: {reason}"[:600],
-                "excerpt": "",
-            }
-        )
+    statistics.stage(failure.stage).failed = count
+    size = text_bytes(batch)
+    for name in {*failure.passed, failure.stage}:
+        statistics.stage(name).entered = count
+        statistics.stage(name).bytes_entered = size
+    statistics.count_source("failed", batch)
+    statistics.errors = [
+        {
+            "file": "",
+            "position": f"id {document}",
+            "reason": str(failure)[:600],
+            "excerpt": "",
+        }
+        for document in batch.column(ID).to_pylist()[:MOST_ERRORS]
+    ]
     return BatchResult(batch.slice(0, 0), [row], statistics=statistics)
 
 
 def join_results(results: Sequence[BatchResult]) -> BatchResult:
-    """The parts of a batch that was cut, as one (so that the files do not depend on how it was cut)."""
+    """The parts of a batch that was cut, as one: the files do not depend on how it was cut."""
     widest = max((result.batch for result in results), key=lambda one: one.num_columns)
     parts = [result.batch for result in results if result.batch.schema.equals(widest.schema)]
     joined = BatchResult(pa.concat_batches(parts))
@@ -409,12 +457,21 @@ def _kept(batch: pa.RecordBatch) -> NDArray[np.bool_]:
     index = batch.schema.get_field_index(DROPPED)
     if index < 0:
         return np.ones(batch.num_rows, np.bool_)
-    return ~batch.column(index).to_numpy(zero_copy_only=False)
+    dropped: NDArray[np.bool_] = batch.column(index).to_numpy(zero_copy_only=False)
+    return ~dropped
+
+
+def _is_fitted(stage: Stage) -> bool:
+    return isinstance(stage, Fitted)
 
 
 def _text_bytes(documents: Documents, rows: NDArray[np.bool_]) -> int:
     _, offsets = documents.utf8()
     return int(np.diff(offsets)[rows].sum())
+
+
+def _same(value: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    return np.full(len(rows), value, object)
 
 
 def _constant(value: str, count: int) -> pa.DictionaryArray:

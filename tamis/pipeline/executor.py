@@ -1,15 +1,21 @@
 """Who runs the tasks: this process, or Dask (threads, local processes, or a cluster of yours).
 
-Threads when every stage of the recipe releases the interpreter lock, processes otherwise. Batches never travel: a task is
-told where to read and write, and what comes back is its record. Few tasks are under way at a time, so a plan of a million
-tasks does not burden the scheduler. A worker that dies loses the task it had; Dask gives that task to another.
+Threads when every stage of the recipe releases the interpreter lock, processes otherwise. Batches
+never travel: a task is told where to read and write, and what comes back is its record. Few tasks
+are under way at a time, so a plan of a million tasks does not burden the scheduler. A worker that
+dies loses the task it had; Dask gives that task to another.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from importlib import import_module
+from itertools import islice
 from typing import Any, Protocol
 
 from tamis.pipeline.errors import TamisError
@@ -20,7 +26,6 @@ OnRead = Callable[[int, int], None]
 Record = dict[str, Any]
 
 TASKS_IN_FLIGHT_PER_WORKER = 2
-_TOPIC = "tamis-progress"
 _REPORT_EVERY = 0.5
 
 
@@ -55,57 +60,62 @@ class DaskExecutor:
         self.kind = kind
 
     def run(self, tasks: Sequence[Task], on_read: OnRead) -> Iterator[tuple[Task, Record]]:
-        from distributed import as_completed
+        if not tasks:
+            return
+        topic = f"tamis-{uuid.uuid4().hex}"
 
         def heard(event: tuple[float, dict[str, int]]) -> None:
             on_read(event[1]["documents"], event[1]["bytes"])
 
-        self.client.subscribe_topic(_TOPIC, heard)
         waiting = iter(tasks)
         running: dict[Any, Task] = {}
-        completed = as_completed()
+        completed = _distributed().as_completed()
 
-        def submit_next() -> None:
-            task = next(waiting, None)
-            if task is not None:
-                future = self.client.submit(_run_on_worker, task, pure=False)
+        def submit() -> None:
+            """As many tasks as the workers that there are now should have before them."""
+            wanted = TASKS_IN_FLIGHT_PER_WORKER * max(1, sum(self.client.nthreads().values()))
+            for task in islice(waiting, max(0, wanted - len(running))):
+                future = self.client.submit(_run_on_worker, task, topic, pure=False)
                 running[future] = task
                 completed.add(future)
 
-        try:
-            threads = sum(self.client.nthreads().values()) or 1
-            for _ in range(threads * TASKS_IN_FLIGHT_PER_WORKER):
-                submit_next()
-            for future in completed:
-                task = running.pop(future)
-                yield task, _result(future, task)
-                submit_next()
-        finally:
-            self.client.cancel(list(running))
-            self.client.unsubscribe_topic(_TOPIC)
+        with self._explained("a task"):
+            self.client.subscribe_topic(topic, heard)
+            try:
+                submit()
+                for future in completed:
+                    task = running.pop(future)
+                    yield task, future.result()
+                    submit()
+            finally:
+                self.client.cancel(list(running))
+                self.client.unsubscribe_topic(topic)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self.client.submit(function, *arguments, pure=False).result()
+        with self._explained(function.__name__):
+            return self.client.submit(function, *arguments, pure=False).result()
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn what Dask says about lost workers and schedulers into one sentence."""
+        client = _distributed().client
+        try:
+            yield
+        except client.KilledWorker:
+            raise TamisError(
+                f"every worker that took {what} died, most likely for want of memory; give the "
+                "workers more memory, or lower slice_size, and run again: it goes on from here"
+            ) from None
+        except (client.FutureCancelledError, CancelledError, client.CommClosedError) as error:
+            raise TamisError(
+                f"the Dask scheduler went away ({error}); run again when it is back: "
+                "it goes on from here"
+            ) from None
 
 
-def _result(future: Any, task: Task) -> Record:
-    from distributed import KilledWorker
-
-    try:
-        record: Record = future.result()
-    except KilledWorker:
-        raise TamisError(
-            f"every worker that took task {task.name} died, most likely for want of memory; "
-            "give the workers more memory, or lower slice_size, and run again"
-        ) from None
-    return record
-
-
-def _run_on_worker(task: Task) -> Record:
+def _run_on_worker(task: Task, topic: str) -> Record:
     """The task on a Dask worker, which tells the driver now and then how much it has read."""
-    from distributed import get_worker
-
-    worker = get_worker()
+    worker = _distributed().get_worker()
     pending = {"documents": 0, "bytes": 0}
     told = time.monotonic()
 
@@ -115,17 +125,18 @@ def _run_on_worker(task: Task) -> Record:
         pending["bytes"] += size
         if time.monotonic() - told > _REPORT_EVERY:
             told = time.monotonic()
-            worker.log_event(_TOPIC, dict(pending))
+            worker.log_event(topic, dict(pending))
             pending.update(documents=0, bytes=0)
 
     record = run_attempt(task, report)
-    worker.log_event(_TOPIC, dict(pending))
+    worker.log_event(topic, dict(pending))
     return record
 
 
 @contextmanager
 def open_executor(workers: int, scheduler: str | None, processes: bool) -> Iterator[Executor]:
-    """``workers=0``: this process; ``workers=N``: N threads or processes; ``scheduler``: the cluster at that address.
+    """Where tasks run: ``workers=0`` here, ``workers=N`` in N threads or processes of this machine,
+    ``scheduler`` on the cluster at that address.
 
     Raises TamisError when the scheduler cannot be reached.
     """
@@ -133,25 +144,11 @@ def open_executor(workers: int, scheduler: str | None, processes: bool) -> Itera
         yield SerialExecutor()
         return
     import dask
-    from distributed import Client, LocalCluster
 
-    quiet = {
-        "distributed.worker.daemon": False,
-        "distributed.scheduler.allowed-failures": 5,
-        "distributed.admin.low-level-log-length": 0,
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-    }
-    with dask.config.set(quiet):
+    distributed = _distributed()
+    with dask.config.set(_SETTINGS):
         if scheduler is not None:
-            try:
-                client = Client(scheduler, timeout=20)
-            except (OSError, ValueError) as error:
-                raise TamisError(
-                    f"no Dask scheduler answers at {scheduler} ({error}); check the address"
-                ) from None
-            with client:
+            with _connected(scheduler) as client:
                 yield DaskExecutor(client, f"the cluster at {scheduler}")
             return
         shape = (
@@ -160,9 +157,35 @@ def open_executor(workers: int, scheduler: str | None, processes: bool) -> Itera
             else {"n_workers": 1, "threads_per_worker": workers}
         )
         with (
-            LocalCluster(
-                processes=processes, dashboard_address=None, silence_logs=50, **shape
+            distributed.LocalCluster(
+                processes=processes, dashboard_address=None, silence_logs=logging.CRITICAL, **shape
             ) as cluster,
-            Client(cluster) as client,
+            distributed.Client(cluster) as client,
         ):
             yield DaskExecutor(client, f"{workers} {'processes' if processes else 'threads'}")
+
+
+def _connected(scheduler: str) -> Any:
+    try:
+        return _distributed().Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        raise TamisError(
+            f"no Dask scheduler answers at {scheduler} ({error}); check the address"
+        ) from None
+
+
+def _distributed() -> Any:
+    """``dask.distributed``, imported when a cluster is wanted: it takes a second."""
+    return import_module("distributed")
+
+
+_SETTINGS = {
+    "distributed.worker.daemon": False,
+    # A document that kills its process does so twice before its task is isolated; the tasks that
+    # waited on the same worker are counted as suspicious with it.
+    "distributed.scheduler.allowed-failures": 20,
+    "distributed.admin.low-level-log-length": 0,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}

@@ -1,4 +1,4 @@
-"""The manifest: everything about a run that a reader (or the report) may want to know, as one JSON file."""
+"""The manifest: all that a reader (or the report) may want to know about a run, as one JSON file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import tamis
-from tamis.pipeline.plan import Plan
+from tamis.pipeline.plan import Plan, run_key
 from tamis.pipeline.stages import Filter, Fitted, Measure, Quantity, Stage
 from tamis.pipeline.statistics import Histogram, StageStatistics, Statistics, bin_edges
 from tamis.pipeline.storage import RunFolder
@@ -52,6 +52,7 @@ def build_manifest(
     """Plain JSON values; the keys are those that ``report`` shows."""
     recipe = plan.recipe
     return {
+        "key": run_key(plan),
         "tamis": tamis.__version__,
         "status": "finished",
         "run": folder.root,
@@ -111,6 +112,13 @@ def build_manifest(
             for record in records[-1]
             for shard in record["shards"]
         ],
+        "files": {
+            name: identity
+            for done in records
+            for record in done
+            for name, identity in record["files"].items()
+            if not name.startswith("state/")
+        },
     }
 
 
@@ -118,7 +126,8 @@ def _source(one: Any) -> dict[str, int]:
     return {
         "in": one.documents,
         "kept": one.kept,
-        "dropped": one.documents - one.kept - one.failed,
+        "created": one.created,
+        "dropped": one.dropped,
         "failed": one.failed,
         "bytes_in": one.bytes_in,
         "bytes_kept": one.bytes_kept,
@@ -185,7 +194,7 @@ def _timing(
     fits: Mapping[str, Record],
     timing: Timing,
 ) -> dict[str, float]:
-    """CPU seconds by part of the work; ``engine`` is what is neither reading, nor writing, nor a stage."""
+    """CPU seconds by part of the work; ``engine`` is all but reading, writing and stages."""
     tasks = sum(record["cpu_seconds"] for done in records for record in done)
     stages = sum(stage.cpu_seconds for stage in statistics.stages.values())
     read, write = statistics.seconds.get("read", 0.0), statistics.seconds.get("write", 0.0)

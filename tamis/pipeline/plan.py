@@ -1,22 +1,21 @@
-"""The plan of a run: phases cut at the fitted stages, tasks below the file, and keys that say what is still valid.
+"""The plan of a run: phases cut at the fitted stages, tasks below the file, and keys.
 
-    phase 0   slices of the input    -> stages up to the first fitted one, its summaries     -> spooled batches
-    phase k   spooled batches        -> the fitted stage and what follows, next summaries    -> spooled batches
-    last      groups of spools       -> the stages that are left                             -> shards
+    phase 0   slices of the input -> stages up to the first fitted one, its summaries  -> spools
+    phase k   spools              -> the fitted stage and what follows, next summaries -> spools
+    last      groups of spools    -> the stages that are left                          -> shards
 
-The last phase always packs: its tasks are groups of neighbouring spools whose sizes are known by then, so shards have the
-wanted size however much was dropped, and their content does not depend on the number of workers.
+The last phase always packs: its tasks are groups of neighbouring spools whose sizes are known by
+then, so shards have the wanted size however much was dropped, and their content does not depend on
+the number of workers. A spool is a file of Arrow batches; a key says if a result is still valid.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import xxhash
 
 import tamis
 from tamis.pipeline.documents import ROW
@@ -24,7 +23,7 @@ from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.readers import InputFile, Slice, declare_schema, list_files, plan_slices
 from tamis.pipeline.recipe import Recipe, Source, check_columns, stage_config
 from tamis.pipeline.stages import Expand, Filter, Fitted, Measure, Stage
-from tamis.pipeline.storage import RunFolder
+from tamis.pipeline.storage import RunFolder, digest
 from tamis.pipeline.writers import Output
 
 # Spools are LZ4; the Zstandard shards made of them are smaller by about this factor.
@@ -33,7 +32,7 @@ SPOOL_TO_SHARD = 1.5
 
 @dataclass(frozen=True)
 class Phase:
-    """Stages that run together, the fitted stages among them that need their state, and the one to be summarised after."""
+    """Stages that run together (fitted ones have their state), and the one to summarise for."""
 
     number: int
     stages: tuple[Stage, ...]
@@ -59,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work that needs no other task of its phase; it carries all it needs and travels to any worker."""
+    """A piece of work that needs no other task of its phase; it travels to any worker."""
 
     folder: RunFolder
     phase: Phase
@@ -69,8 +68,8 @@ class Task:
     recipe: Recipe
     slice: Slice | None = None
     spools: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    fitted: Mapping[str, str] = field(default_factory=dict)
-    """Folder (below the root) of the state of each fitted stage, by the stage's name."""
+    fitted: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each fitted stage by its name: the folder of its state (below the root), and its key."""
 
     @property
     def name(self) -> str:
@@ -107,14 +106,24 @@ def make_plan(recipe: Recipe, source: Source) -> Plan:
 
 
 def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:
-    """Phases end before each fitted stage; a recipe without one has a streaming phase and a packing phase."""
+    """Phases end before each fitted stage; without one there are a streaming and a packing phase.
+
+    Raises RecipeError for stages that expand documents where that cannot be done.
+    """
     groups: list[list[Stage]] = [[]]
+    expanding = [stage.name for stage in stages if isinstance(stage, Expand)]
+    if len(expanding) > 1:
+        raise RecipeError(
+            f"{' and '.join(expanding)} expand documents; a recipe can have one such stage, "
+            "make the other a run of its own"
+        )
     for stage in stages:
         if isinstance(stage, Fitted):
             groups.append([])
         elif isinstance(stage, Expand) and len(groups) > 1:
             raise RecipeError(
-                f"{stage.name} expands documents; put it before the first stage that looks at all documents ({groups[1][0].name})"
+                f"{stage.name} expands documents; put it before the first stage that looks at all "
+                f"documents ({groups[1][0].name})"
             )
         groups[-1].append(stage)
     if len(groups) == 1:
@@ -128,7 +137,7 @@ def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:
 
 
 def output_schema(schema: pa.Schema, stages: Sequence[Stage]) -> pa.Schema:
-    """The columns of the shards: those of the input and those that measuring stages (not filters) add."""
+    """The columns of the input and those that measuring stages (not filters) add."""
     columns = [one for one in schema if one.name != ROW]
     for stage in stages:
         if isinstance(stage, Measure) and not isinstance(stage, Filter):
@@ -138,12 +147,8 @@ def output_schema(schema: pa.Schema, stages: Sequence[Stage]) -> pa.Schema:
     return pa.schema(columns)
 
 
-def digest(*parts: Any) -> str:
-    """xxh3-128 of the canonical JSON of plain values."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
-
-
 def stage_key(stage: Stage) -> list[Any]:
+    """What a stage's results depend on, besides the documents."""
     return [stage.kind, type(stage).version, stage.name, stage_config(stage)]
 
 
@@ -162,11 +167,21 @@ def _phase_key(plan: Plan, phase: Phase, states: Mapping[str, str]) -> str:
     )
 
 
+def run_key(plan: Plan) -> str:
+    """What all results of a run depend on: the stages, the settings and the input."""
+    phases = [_phase_key(plan, phase, {}) for phase in plan.phases]
+    return digest(phases, _inputs(plan), [one.to_json() for one in plan.slices])
+
+
+def _inputs(plan: Plan) -> list[dict[str, Any]]:
+    return [one.model_dump(mode="json", exclude={"path"}) for one in plan.recipe.input]
+
+
 def first_tasks(plan: Plan, folder: RunFolder) -> list[Task]:
     """One task per slice of the input."""
     phase = plan.phases[0]
     base = _phase_key(plan, phase, {})
-    inputs = [one.model_dump(mode="json", exclude={"path"}) for one in plan.recipe.input]
+    inputs = _inputs(plan)
     return [
         Task(
             folder,
@@ -182,18 +197,21 @@ def first_tasks(plan: Plan, folder: RunFolder) -> list[Task]:
 
 
 def next_tasks(
-    plan: Plan, phase: Phase, folder: RunFolder, records: Sequence[Mapping[str, Any]], states: Mapping[str, str],
-    folders: Mapping[str, str],
-) -> list[Task]:  # fmt: skip
-    """Tasks over the spools of the phase before; in the last phase, groups of them that fill a shard.
+    plan: Plan,
+    phase: Phase,
+    folder: RunFolder,
+    records: Sequence[Mapping[str, Any]],
+    fitted: Mapping[str, tuple[str, str]],
+) -> list[Task]:
+    """Tasks over the spools of the phase before; in the last phase, groups that fill a shard.
 
-    ``records`` are the completion records of the phase before in task order, ``states`` the keys of the fitted states that
-    this phase uses and ``folders`` where they lie.
+    ``records`` are the completion records of the phase before in task order, ``fitted`` the folder
+    and key of the states that this phase uses.
     """
     spools = [
         (record["spool"], record["files"][record["spool"]]) for record in records if record["spool"]
     ]
-    base = _phase_key(plan, phase, states)
+    base = _phase_key(plan, phase, {name: key for name, (_, key) in fitted.items()})
     groups = (
         group_spools(spools, plan.recipe.output.shard_size)
         if phase.last
@@ -208,7 +226,7 @@ def next_tasks(
             plan.schema,
             plan.recipe,
             spools=tuple(group),
-            fitted=dict(folders),
+            fitted=dict(fitted),
         )
         for number, group in enumerate(groups)
     ]
@@ -234,7 +252,8 @@ def describe(plan: Plan) -> str:
     """The plan as ``tamis check`` prints it: input, columns, phases, notes."""
     bytes_in = sum(one.bytes for one in plan.slices)
     lines = [
-        f"input    {len(plan.files)} files, {format_size(bytes_in)} on disk, {len(plan.slices)} tasks",
+        f"input    {len(plan.files)} files, {format_size(bytes_in)} on disk, "
+        f"{len(plan.slices)} tasks",
         "columns  " + ", ".join(f"{one.name}: {one.type}" for one in plan.schema),
         f"words    {plan.recipe.words}",
     ]
@@ -245,9 +264,9 @@ def describe(plan: Plan) -> str:
         lines.append(f"phase {phase.number}  " + " -> ".join(does or ["read"]))
     models = [str(model) for stage in plan.recipe.stages for model in stage.models()]
     lines += [f"models   {', '.join(models)}"] if models else []
-    lines += [
-        f"output   {plan.recipe.output.path} ({plan.recipe.output.format}, shards of about {format_size(plan.recipe.output.shard_size)})"
-    ]
+    output = plan.recipe.output
+    size = format_size(output.shard_size)
+    lines.append(f"output   {output.path} ({output.format}, shards of about {size})")
     lines += [f"note     {note}" for note in plan.notes]
     return "\n".join(lines)
 
@@ -261,10 +280,16 @@ def format_size(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def check_accounting(documents: int, created: int, kept: int, dropped: int, failed: int) -> None:
-    """Nothing is lost: raises TamisError unless documents in (and created by expansion) = kept + dropped + failed."""
+def check_accounting(
+    documents: int, created: int, kept: int, dropped: int, failed: int, of: str = ""
+) -> None:
+    """Nothing is lost: documents in (and created by expansion) = kept + dropped + failed.
+
+    ``of`` names the source that is counted, if it is one. Raises TamisError when it is not so.
+    """
     if documents + created != kept + dropped + failed:
         raise TamisError(
-            f"the books do not balance: {documents} documents came in and {created} were made, but {kept} were kept, "
-            f"{dropped} dropped and {failed} failed; please report this with the run's manifest.json"
+            f"the books do not balance{of}: {documents} documents came in and {created} were made, "
+            f"but {kept} were kept, {dropped} dropped and {failed} failed; "
+            "please report this with the files of state/"
         )

@@ -54,7 +54,7 @@ class Progress:
             self.console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
     def phase(self, phase: Phase, total: int, done: int, tasks: int, tasks_done: int) -> None:
-        """Begin a phase of ``total`` input bytes, of which ``done`` were finished by an earlier run."""
+        """Begin a phase of ``total`` input bytes, ``done`` of them finished by an earlier run."""
         names = [stage.name for stage in phase.stages] + ["write"] * phase.last
         title = f"phase {phase.number}: {' -> '.join(names) or 'read'}"
         self._begin(title, total, done)
@@ -81,7 +81,8 @@ class Progress:
     def _line(self) -> str:
         elapsed = max(time.monotonic() - self.started, 1e-3)
         share = self.done / self.total if self.total else 1.0
-        line = f"{share:4.0%}  {self.documents:,} documents  {self.bytes / 1e6 / elapsed:.1f} MB/s of text"
+        speed = self.bytes / 1e6 / elapsed
+        line = f"{share:4.0%}  {self.documents:,} documents  {speed:.1f} MB/s of text"
         worked = self.done - self.resumed
         if worked > 0 and self.done < self.total:
             line += f"  {_duration(elapsed * (self.total - self.done) / worked)} left"

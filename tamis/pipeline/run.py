@@ -1,22 +1,24 @@
-"""A run from recipe to report: plan, do what is not done yet, fit between phases, balance the books.
+"""A run from recipe to report: plan, do what is not done, fit between phases, balance the books.
 
-What is already valid is found by the keys of the records (see ``plan``), so running again resumes, a changed threshold redoes
-only what depends on it, and a finished run has nothing to do. The folder at the end holds exactly the files of this recipe.
+What is already valid is found by the keys of the records (see ``plan``), so running again resumes,
+a changed threshold redoes only what depends on it, and a finished run has nothing to do. The folder
+at the end holds exactly the files of this recipe; the manifest is written last and says that it is
+whole.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tamis.pipeline.errors import TamisError
+from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.executor import Executor, open_executor
 from tamis.pipeline.manifest import Timing, build_manifest
 from tamis.pipeline.plan import (
@@ -24,22 +26,29 @@ from tamis.pipeline.plan import (
     Plan,
     Task,
     check_accounting,
-    digest,
     first_tasks,
     make_plan,
     next_tasks,
+    run_key,
     stage_key,
 )
 from tamis.pipeline.progress import Progress
+from tamis.pipeline.readers.files import filesystem
 from tamis.pipeline.recipe import Recipe, Source
 from tamis.pipeline.report import render
 from tamis.pipeline.stages import Fitted, Summaries
 from tamis.pipeline.statistics import Statistics
-from tamis.pipeline.storage import TEMPORARY, RunFolder, explained
+from tamis.pipeline.storage import LOCK, TEMPORARY, WORKING, RunFolder, digest, explained
 from tamis.pipeline.warmup import warm_up
 
 OWNED = ("data", "ledger", "measures", "errors", "state")
 """The folders that a run fills; files in them that no record names are removed at the end."""
+
+SILENCE_SECONDS = 2.0
+"""What takes longer is told."""
+
+BROKEN_STAGE = 10
+"""A stage that raises on every one of so many documents is broken, not the documents."""
 
 Record = dict[str, Any]
 
@@ -60,24 +69,38 @@ def run_recipe(
     """
     folder = RunFolder(recipe.output.path)
     timing = Timing()
-    with progress or Progress(quiet=True) as progress, locked(folder):
+    with progress or Progress(quiet=True) as progress:
         plan = make_plan(recipe, source or Source("recipe"))
-        prepare_folder(folder, fresh)
-        for note in plan.notes:
-            progress.say(f"note: {note}")
-        timing.compile_seconds = prepare_stages(plan, progress)
         processes = any(stage.needs_processes() for stage in recipe.stages)
-        with open_executor(workers, scheduler, processes) as executor:
-            records, facts = run_phases(plan, folder, executor, progress, timing)
-        statistics = total(records)
-        statistics_balance(statistics, recipe)
-        remove_stale(folder, records, facts)
-        timing.finish(executor.kind, workers)
-        manifest = build_manifest(plan, folder, records, statistics, facts, timing, recipe_yaml)
-        folder.write_json("manifest.json", manifest)
-        with folder.write("report.html") as file:
-            file.write(render(manifest).encode())
+        check_folder(folder, plan, shared=scheduler is not None or (processes and workers > 0))
+        with folder.locked(progress.say):
+            prepare_folder(folder, fresh)
+            if finished := finished_manifest(folder, plan):
+                progress.say(
+                    f"finished on {finished['finished']}, and nothing has changed since: nothing "
+                    "to do (--fresh does it again)"
+                )
+                return finished
+            forget_result(folder)
+            for note in plan.notes:
+                progress.say(f"note: {note}")
+            timing.compile_seconds = prepare_stages(plan, progress)
+            with open_executor(workers, scheduler, processes) as executor:
+                records, fits = run_phases(plan, folder, executor, progress, timing)
+            statistics = total(records)
+            check_books(statistics)
+            remove_stale(folder, records, fits)
+            timing.finish(executor.kind, workers)
+            manifest = build_manifest(plan, folder, records, statistics, fits, timing, recipe_yaml)
+            write_report(folder, manifest)
+            folder.write_json("manifest.json", manifest)
     return manifest
+
+
+def write_report(folder: RunFolder, manifest: dict[str, Any]) -> None:
+    """The page about a run, made from its manifest alone."""
+    with folder.write("report.html") as file:
+        file.write(render(manifest).encode())
 
 
 def run_phases(
@@ -86,20 +109,20 @@ def run_phases(
     """All phases; gives the records of each in task order, and the record of each fitted stage."""
     records: list[list[Record]] = []
     fits: dict[str, Record] = {}
+    limit = ErrorLimit(plan.recipe.max_errors, folder)
     for phase in plan.phases:
         started = time.perf_counter()
-        states = {
-            stage.name: fits[stage.name]["key"]
+        fitted = {
+            stage.name: (fits[stage.name]["folder"], fits[stage.name]["key"])
             for stage in phase.stages
             if isinstance(stage, Fitted)
         }
-        folders = {name: fits[name]["folder"] for name in states}
         tasks = (
-            next_tasks(plan, phase, folder, records[-1], states, folders)
+            next_tasks(plan, phase, folder, records[-1], fitted)
             if records
             else first_tasks(plan, folder)
         )
-        records.append(run_phase(phase, tasks, folder, executor, progress))
+        records.append(run_phase(phase, tasks, folder, executor, progress, limit))
         if phase.summarizes is not None:
             progress.say(f"fitting {phase.summarizes.name}")
             fits[phase.summarizes.name] = executor.call(
@@ -110,88 +133,124 @@ def run_phases(
 
 
 def run_phase(
-    phase: Phase, tasks: Sequence[Task], folder: RunFolder, executor: Executor, progress: Progress
+    phase: Phase,
+    tasks: Sequence[Task],
+    folder: RunFolder,
+    executor: Executor,
+    progress: Progress,
+    limit: ErrorLimit,
 ) -> list[Record]:
     """The records of all tasks, those that were valid already included; the others are run."""
     valid = valid_records(tasks, folder)
     waiting = [task for task in tasks if task.number not in valid]
     done = sum(task.size for task in tasks if task.number in valid)
     progress.phase(phase, sum(task.size for task in tasks), done, len(tasks), len(valid))
-    limit = tasks[0].recipe.max_errors if tasks else None
-    failed = sum(_failed(record) for record in valid.values())
+    for record in valid.values():
+        limit.count(Statistics.from_json(record["statistics"]))
     for task, record in executor.run(waiting, progress.read):
         valid[task.number] = record
         statistics = Statistics.from_json(record["statistics"])
         progress.finished(task.size, statistics)
-        failed += statistics.failed
-        if limit is not None and failed > limit:
-            raise TamisError(
-                f"{failed} documents failed, more than max_errors: {limit}; the first: {_first_error(valid)} "
-                f"(all of them are in {folder.full('errors')} and {folder.full('ledger')})"
-            )
+        limit.count(statistics)
     return [valid[task.number] for task in tasks]
+
+
+class ErrorLimit:
+    """Stops a run in which more documents failed than the recipe allows."""
+
+    def __init__(self, limit: int | None, folder: RunFolder) -> None:
+        self.limit, self.folder, self.failed = limit, folder, 0
+
+    def count(self, statistics: Statistics) -> None:
+        """Add what failed in a task; raises TamisError above the limit."""
+        self.failed += statistics.failed
+        if self.limit is not None and self.failed > self.limit:
+            raise TamisError(
+                f"{self.failed} documents failed, more than max_errors: {self.limit}; one of "
+                f"them: {_first_error(statistics)} (all of them are in "
+                f"{self.folder.full('errors')} and {self.folder.full('ledger')})"
+            )
 
 
 def valid_records(tasks: Sequence[Task], folder: RunFolder) -> dict[int, Record]:
     """The records of tasks that need not run again: same key, and every file as it was written."""
-
-    def check(task: Task) -> Record | None:
-        record: Record | None = folder.read_json(task.record)
-        if record is None or record.get("key") != task.key:
-            return None
-        intact = all(folder.is_intact(name, identity) for name, identity in record["files"].items())
-        return record if intact else None
-
     with ThreadPoolExecutor(4) as pool:
-        found = zip(tasks, pool.map(check, tasks), strict=True)
-        return {task.number: record for task, record in found if record is not None}
+        found = pool.map(lambda task: folder.read_record(task.record, task.key), tasks)
+        return {
+            task.number: record
+            for task, record in zip(tasks, found, strict=True)
+            if record is not None
+        }
 
 
 def fit_stage(folder: RunFolder, phase: Phase, stage: Fitted, records: Sequence[Record]) -> Record:
-    """Fit a stage on the summaries of all tasks; its record says where the state lies and whether it is still valid."""
+    """Fit a stage on the summaries of all tasks.
+
+    Its record says where the state lies, and is found again when nothing has changed.
+    """
     summaries = [_summary(record) for record in records]
-    key = digest(
-        stage_key(stage), [records[index]["files"][name] for index, name in enumerate(summaries)]
-    )
+    identities = [record["files"][_summary(record)] for record in records]
+    key = digest(stage_key(stage), identities)
     where, record_name = f"state/{phase.name}/fitted", f"state/{phase.name}/fitted.json"
-    known: Record | None = folder.read_json(record_name)
-    if (
-        known
-        and known.get("key") == key
-        and all(folder.is_intact(*one) for one in known["files"].items())
-    ):
-        return known
-    started = time.perf_counter()
-    base = Path(folder.full("state")) if folder.is_local else None
-    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=base))
-    facts = stage.fit(Summaries(folder.local(name) for name in summaries), scratch)
-    folder.publish(scratch, where)
-    files = {name: folder.identity(name) for name in folder.names(where)}
-    seconds = time.perf_counter() - started
-    record = {
-        "key": key,
-        "stage": stage.name,
-        "folder": where,
-        "files": files,
-        "facts": facts,
-        "wall_seconds": seconds,
-    }
-    folder.write_json(record_name, record)
+    with folder.working():
+        known = folder.read_record(record_name, key)
+        if known is not None:
+            return known
+        started = time.perf_counter()
+        facts = _fit(folder, stage, summaries, where)
+        record = {
+            "key": key,
+            "stage": stage.name,
+            "folder": where,
+            "files": {name: folder.identity(name) for name in folder.names(where)},
+            "facts": facts,
+            "wall_seconds": time.perf_counter() - started,
+        }
+        folder.write_record(record_name, record)
     return record
 
 
+def _fit(folder: RunFolder, stage: Fitted, summaries: list[str], where: str) -> dict[str, Any]:
+    """The artefact of a stage, published whole under ``where``; gives the facts about it."""
+    with explained(folder.full("state")):
+        base = folder.full("state") if folder.is_local else None
+        scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=base))
+    try:
+        # mkdtemp makes it for this user alone; other users may read a run.
+        scratch.chmod(0o755)
+        with folder.copies(summaries) as paths, explained(str(scratch)):
+            facts = stage.fit(Summaries(paths), scratch)
+        folder.publish(scratch, where)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return facts
+
+
 def _summary(record: Record) -> str:
-    return next(name for name in record["files"] if name.endswith(".summary.arrow"))
+    files: dict[str, Any] = record["files"]
+    return next(name for name in files if name.endswith(".summary.arrow"))
 
 
 def prepare_stages(plan: Plan, progress: Progress) -> float:
-    """Have every stage compile and load what it needs, once, here, before workers start; gives the seconds it took."""
-    progress.say("preparing the stages (the first run on a machine compiles them; `tamis warmup` does it beforehand)")
+    """Have every stage compile and load what it needs, once, here, before workers start.
+
+    Gives the seconds it took, and says what goes on when they are many.
+    """
+    sentence = "preparing the stages: the first run on a machine compiles them (also: tamis warmup)"
+    notice = threading.Timer(SILENCE_SECONDS, progress.say, [sentence])
+    notice.daemon = True
+    notice.start()
     seconds = 0.0
-    for name, spent in warm_up(plan.recipe.stages, plan.schema):
-        seconds += spent
-        if spent > 2:
-            progress.say(f"  {name}: prepared in {spent:.1f} s")
+    try:
+        for stage in plan.recipe.stages:
+            # A stage of a user's may not bear the made-up documents; real ones will show.
+            with suppress(Exception):
+                for name, spent in warm_up([stage], plan.schema):
+                    seconds += spent
+                    if spent > SILENCE_SECONDS:
+                        progress.say(f"  {name}: prepared in {spent:.1f} s")
+    finally:
+        notice.cancel()
     return seconds
 
 
@@ -204,89 +263,105 @@ def total(records: Sequence[Sequence[Record]]) -> Statistics:
     return statistics
 
 
-def statistics_balance(statistics: Statistics, recipe: Recipe) -> None:
-    """Nothing was lost, and something was read; raises TamisError otherwise."""
-    check_accounting(
-        statistics.documents,
-        statistics.created,
-        statistics.kept,
-        statistics.dropped,
-        statistics.failed,
-    )
-    if statistics.documents and statistics.failed == statistics.documents:
-        first = (
-            statistics.errors[0]
-            if statistics.errors
-            else {"file": "", "position": "", "reason": "unknown"}
+def check_books(run: Statistics) -> None:
+    """Nothing was lost, of any source, and no stage failed altogether; raises TamisError if so."""
+    check_accounting(run.documents, run.created, run.kept, run.dropped, run.failed)
+    for name, one in run.sources.items():
+        check_accounting(
+            one.documents, one.created, one.kept, one.dropped, one.failed, of=f" for source {name}"
         )
+    if run.documents and run.failed == run.documents:
         raise TamisError(
-            f"none of the {statistics.documents} documents could be used; the first: {first['file']} "
-            f"({first['position']}): {first['reason']}"
+            f"none of the {run.documents} documents could be used; the first: {_first_error(run)}"
         )
+    for name, stage in run.stages.items():
+        if name and stage.failed == stage.entered >= (1 if not run.kept else BROKEN_STAGE):
+            raise TamisError(
+                f"the stage {name} raised on every document that reached it ({stage.failed}); "
+                f"one of the errors: {_first_error(run)}"
+            )
+
+
+def check_folder(folder: RunFolder, plan: Plan, shared: bool) -> None:
+    """Refuse, before anything is written, a folder that this run must not or cannot use.
+
+    ``shared`` says that other processes write into it too.
+    """
+    if folder.protocol == "memory" and shared:
+        raise TamisError(
+            f"{folder.root} is in the memory of this process, where workers in other processes "
+            "cannot write; use workers=0, or a folder on disk"
+        )
+    if folder.is_local and Path(folder.path).exists() and not Path(folder.path).is_dir():
+        raise TamisError(f"{folder.path} is a file; choose a folder for the run (-o DIR)")
+    known = folder.exists(LOCK) or "tamis" in (folder.read_json("manifest.json") or {})
+    for name in () if known else OWNED:
+        if folder.names(name):
+            raise TamisError(
+                f"{folder.full(name)} has files that no run wrote; "
+                "choose an empty output folder (-o DIR)"
+            )
+    owned = tuple(f"{folder.full(name)}/" for name in OWNED)
+    for file in plan.files:
+        if filesystem(file.path)[1].startswith(owned):
+            raise RecipeError(
+                f"the input {file.name} lies in the output folder {folder.path}, where it would be "
+                "replaced; choose another output folder (-o DIR)"
+            )
 
 
 def prepare_folder(folder: RunFolder, fresh: bool) -> None:
-    """Remove what is left of killed writes (or everything of an earlier run); refuse a folder with files of others."""
-    ours = folder.exists("state") or folder.exists("manifest.json")
-    foreign = [name for name in OWNED if name != "state" and not ours and folder.names(name)]
-    if foreign:
-        raise TamisError(
-            f"{folder.full(foreign[0])} has files that no run wrote; choose an empty output folder (-o DIR)"
-        )
+    """Remove what is left of killed writes, or everything of an earlier run."""
+    if not folder.is_local and not folder.exists(LOCK):
+        folder.write_json(LOCK, "a run of tamis writes here")
     if fresh:
-        for name in (*OWNED, "manifest.json", "report.html"):
-            folder.remove(name)
-    for name in OWNED:
-        for left in folder.names(name):
-            if f"/{TEMPORARY}" in left:
-                folder.remove(left)
+        forget_result(folder)
+        remove_others(folder, set())
+    folder.remove_unfinished(OWNED)
+
+
+def finished_manifest(folder: RunFolder, plan: Plan) -> dict[str, Any] | None:
+    """The manifest if this very run is done and its results are as they were written, else None."""
+    manifest: dict[str, Any] | None = folder.read_json("manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("key") != run_key(plan):
+        return None
+    files = manifest["files"]
+    present = {name for one in OWNED if one != "state" for name in folder.names(one)}
+    if present != files.keys() or not all(folder.is_intact(*one) for one in files.items()):
+        return None
+    if not folder.exists("report.html"):
+        write_report(folder, manifest)
+    return manifest
+
+
+def forget_result(folder: RunFolder) -> None:
+    """From here on the folder holds no finished run."""
+    folder.remove("manifest.json")
+    folder.remove("report.html")
 
 
 def remove_stale(
     folder: RunFolder, records: Sequence[Sequence[Record]], fits: Mapping[str, Record]
 ) -> None:
     """Delete files of an earlier recipe or input that this run's records do not name."""
-    wanted = {"state/lock"}
+    wanted: set[str] = set()
     for number, phase in enumerate(records):
         for index, record in enumerate(phase):
             wanted |= {f"state/p{number}/{index:06d}.json", *record["files"]}
     for record in fits.values():
         wanted |= {f"{record['folder']}.json", *record["files"]}
+    remove_others(folder, wanted)
+
+
+def remove_others(folder: RunFolder, wanted: set[str]) -> None:
+    """Delete what no one wants, but the locks."""
     for name in OWNED:
         for found in folder.names(name):
-            if found not in wanted:
+            if found not in wanted and found not in (LOCK, WORKING):
                 folder.remove(found)
 
 
-@contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Only one run at a time may write into a (local) folder; raises TamisError when another one does."""
-    if not folder.is_local:
-        yield
-        return
-    path = Path(folder.full("state/lock"))
-    with explained(folder.path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TamisError(
-                f"another run is writing into {folder.path}; wait for it, or choose another folder (-o DIR)"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def _failed(record: Record) -> int:
-    failed: int = record["statistics"]["failed"]
-    return failed
-
-
-def _first_error(records: Mapping[int, Record]) -> str:
-    for number in sorted(records):
-        for error in records[number]["statistics"]["errors"]:
-            return f"{error['file']} {error['position']}: {error['reason']}"
+def _first_error(statistics: Statistics) -> str:
+    for error in statistics.errors:
+        return " ".join(filter(None, (error["file"], f"({error['position']}):", error["reason"])))
     return "see the ledger"

@@ -1,25 +1,29 @@
 """What a run counts: documents by fate, decisions by rule, a histogram per measure, and samples.
 
-Every task keeps its own and writes it into its completion record; merging is associative and order-free, so the totals of a
-run are the sum over records, whatever was rerun. Samples are the documents with the smallest hash of their row number: the
-same ones for any number of workers.
+Every task keeps its own and writes it into its completion record; merging is associative and
+order-free, so the totals of a run are the sum over records, whatever was rerun. Samples are the
+documents with the smallest hash of their row number: the same ones for any number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tamis.pipeline.documents import ID, ROW, SOURCE, Documents
-from tamis.pipeline.stages import Filter, Measure, Quantity, Stage, Verdicts
+from tamis.pipeline.documents import ID, ROW, SOURCE, TEXT, Documents
+from tamis.pipeline.stages import Quantity, Verdicts
 
 SAMPLES_PER_RULE = 3
 SAMPLE_CHARACTERS = 600
+MOST_ERRORS = 20
+"""Failures that a record tells in full; all of them are in the files of errors and the ledger."""
 LINEAR_BINS = 50
 BINS_PER_DECADE = 8
 DECADES = 8
@@ -34,7 +38,10 @@ def sampling_hash(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
-    """Linear bins for bounded quantities, otherwise [0, 1) and then eight bins a decade; the last bin takes the rest."""
+    """Linear bins for bounded quantities, otherwise [0, 1) and then eight bins a decade.
+
+    The last bin takes the rest.
+    """
     if np.isfinite(quantity.high):
         return np.linspace(quantity.low, quantity.high, LINEAR_BINS + 1)
     return np.concatenate(
@@ -55,7 +62,10 @@ def bin_index(quantity: Quantity, values: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass
 class Histogram:
-    """Counts per bin of the documents that entered a stage: kept and dropped by it, and without a value (NaN)."""
+    """Counts per bin of the documents that entered a stage, kept and dropped by it.
+
+    ``missing`` counts those without a value (NaN).
+    """
 
     kept: NDArray[np.int64]
     dropped: NDArray[np.int64]
@@ -119,7 +129,7 @@ def sample_entries(
     hashes: NDArray[np.uint64],
     **columns: Sequence[Any],
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Samples of the given rows of a batch: id, source, a bounded part of the text, and what ``columns`` adds."""
+    """Samples of some rows of a batch: id, source, part of the text, and what ``columns`` adds."""
     entries = []
     for place, row in enumerate(rows.tolist()):
         entry = {
@@ -132,7 +142,13 @@ def sample_entries(
     return entries
 
 
+def finite(value: float) -> float | None:
+    """The number, or None where JSON has none for it (NaN and the infinities)."""
+    return value if math.isfinite(value) else None
+
+
 def source_of(batch: pa.RecordBatch, row: int) -> str | None:
+    """The source of one document; None without the column."""
     index = batch.schema.get_field_index(SOURCE)
     value: str | None = batch.column(index)[row].as_py() if index >= 0 else None
     return value
@@ -179,7 +195,7 @@ class StageStatistics:
                     documents,
                     rows,
                     hashes[mine][best],
-                    value=verdicts.value[rows].tolist(),
+                    value=[finite(value) for value in verdicts.value[rows].tolist()],
                     detail=details,
                 )
             )
@@ -262,7 +278,9 @@ class SourceStatistics:
     """One source (the group that mixers weigh): documents and bytes of text in and out."""
 
     documents: int = 0
+    created: int = 0
     kept: int = 0
+    dropped: int = 0
     failed: int = 0
     bytes_in: int = 0
     bytes_kept: int = 0
@@ -270,7 +288,10 @@ class SourceStatistics:
 
 @dataclass
 class Statistics:
-    """A task or, merged, a run. ``documents`` = kept + dropped + failed, where ``created`` of Expand stages counts as in."""
+    """A task or, merged, a run: ``documents`` + ``created`` = kept + dropped + failed.
+
+    ``created`` are the documents that Expand stages added.
+    """
 
     documents: int = 0
     kept: int = 0
@@ -297,6 +318,12 @@ class Statistics:
     def source(self, name: str | None) -> SourceStatistics:
         return self.sources.setdefault(name or "", SourceStatistics())
 
+    def count_source(self, counted: str, batch: pa.RecordBatch, rows: Any = None) -> None:
+        """Add the rows of each source (all rows when None) to ``counted``: dropped, failed..."""
+        for name, number in rows_by_source(batch, rows):
+            source = self.source(name)
+            setattr(source, counted, getattr(source, counted) + number)
+
     def spend(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
@@ -312,7 +339,7 @@ class Statistics:
             for counted in vars(source):
                 setattr(mine, counted, getattr(mine, counted) + getattr(source, counted))
         self.kept_samples.add(other.kept_samples.entries)
-        self.errors = (self.errors + other.errors)[:20]
+        self.errors = (self.errors + other.errors)[:MOST_ERRORS]
 
     def to_json(self) -> dict[str, Any]:
         plain = ("documents", "kept", "failed", "bytes_in", "bytes_kept", "seconds", "errors")
@@ -331,9 +358,27 @@ class Statistics:
         return cls(**value, stages=stages, sources=sources, kept_samples=samples)
 
 
-def quantities_of(stage: Stage) -> tuple[Quantity, ...]:
-    return stage.provides() if isinstance(stage, Measure) else ()
+def rows_by_source(batch: pa.RecordBatch, rows: Any = None) -> Iterator[tuple[str | None, int]]:
+    """How many rows (of all, or of the given ones) each source has."""
+    index = batch.schema.get_field_index(SOURCE)
+    if index < 0:
+        yield None, batch.num_rows if rows is None else len(rows)
+        return
+    column = batch.column(index)
+    counts = (column if rows is None else column.take(pa.array(rows))).value_counts()
+    yield from zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
 
 
-def rules_of(stage: Stage) -> tuple[str, ...]:
-    return tuple(rule.field for rule in stage.rules()) if isinstance(stage, Filter) else ()
+def bytes_by_source(batch: pa.RecordBatch) -> Iterator[tuple[str | None, int, int]]:
+    """For each source its documents and the bytes of their text."""
+    size = pc.binary_length(batch.column(TEXT)).fill_null(0)
+    index = batch.schema.get_field_index(SOURCE)
+    if index < 0:
+        yield None, batch.num_rows, int(pc.sum(size).as_py() or 0)
+        return
+    names = batch.column(index).dictionary_encode("encode")
+    codes = names.indices.to_numpy()
+    documents = np.bincount(codes, minlength=len(names.dictionary))
+    sizes = np.zeros(len(names.dictionary), np.int64)
+    np.add.at(sizes, codes, size.to_numpy())
+    yield from zip(names.dictionary.to_pylist(), documents.tolist(), sizes.tolist(), strict=True)

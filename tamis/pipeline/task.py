@@ -1,6 +1,7 @@
 """One task from its input to its files: the way of a document through the code.
 
-    read_slice / spools -> apply_stages, batch by batch -> spool or shards, ledger, measures, errors, summary -> record
+    slice or spools -> apply_stages, batch by batch -> spool or shards, summary -> record
+                                                    -> ledger, measures, errors
 
 Memory is bounded by the batch: everything is written as it comes. The files appear when the task is
 through, the record last.
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -159,7 +160,8 @@ def _batches(
 def _count_bad_record(
     task: Task, record: BadRecord, files: TaskFiles, statistics: Statistics
 ) -> None:
-    assert task.slice is not None
+    if task.slice is None:
+        raise TamisError(f"task {task.name} cannot be done: {record.reason}")
     error = {"file": task.slice.name, **record._asdict()}
     files.write_error(error)
     source = statistics.source(task.recipe.input[task.slice.input].source)
@@ -400,8 +402,8 @@ class TaskFiles:
         return f"data/{self.task.number:06d}{suffix}{self.task.recipe.output.extension}"
 
     @contextmanager
-    def _open_shard(self, number: int) -> Iterator[HashedFile]:
-        yield self._open(self._shard_name(number))
+    def _open_shard(self, number: int) -> Iterator[BinaryIO]:
+        yield cast(BinaryIO, self._open(self._shard_name(number)))
 
 
 def with_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
