@@ -21,14 +21,13 @@ from tamis.filters.text.bitmap import (
     text_arrays,
     trailing_zeros,
 )
-from tamis.filters.text.hash_table import find_slot, insert, table_shift, table_size
+from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
 from tamis.filters.text.scan import scan
 from tamis.pipeline.documents import Documents
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _HALF = np.uint64(32)
-_LOW = np.uint64(0xFFFFFFFF)
 _TOP_BITS = np.uint64(0x8080808080808080)
 _MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
@@ -140,9 +139,10 @@ def repeats(documents: Documents, segments: Lines) -> Repeats:
     hashes = np.empty(len(segments.start), np.uint64)
     result = Repeats(*(np.zeros(len(documents), np.int64) for _ in Repeats._fields))
     most = int(np.diff(segments.first).max(initial=0))
-    table = np.zeros(2 * table_size(most), np.uint64)
+    table = np.empty(table_size(most), np.uint64)
+    copied = np.empty(len(table), np.bool_)
     _hash_spans(data, *segments, hashes)
-    _find_repeats(data, offsets, seen.block, seen.solid, *segments, hashes, table, *result)
+    _find_repeats(data, offsets, seen.block, seen.solid, *segments, hashes, table, copied, *result)
     return result
 
 
@@ -378,6 +378,7 @@ def _find_repeats(
     end: Int64s,
     hashes: UInt64s,
     table: UInt64s,
+    copied: Bools,
     repeated: Int64s,
     repeated_characters: Int64s,
     repeated_blanks: Int64s,
@@ -389,20 +390,21 @@ def _find_repeats(
         if segments < 2:
             continue
         shift = table_shift(segments)
+        clear(table, shift)
         for segment in range(begin, begin + segments):
             if start[segment] == end[segment]:
                 continue
-            slot = find_slot(table, shift, doc + 1, hashes[segment])
-            if slot < 0:
-                insert(table, ~slot, doc + 1, hashes[segment], 0)
+            entry = find_or_insert(table, shift, hashes[segment])
+            if entry < 0:
+                copied[~entry] = False
                 continue
             length = span_characters(data, start[segment], end[segment])
-            again = table[slot + 1] & _LOW
-            table[slot + 1] |= _ONE
+            copies_here = 1 if copied[entry] else 2
+            copied[entry] = True
             repeated[doc] += 1
             repeated_characters[doc] += length
-            copies[doc] += 2 - np.int64(again)
-            copied_characters[doc] += length * (2 - np.int64(again))
+            copies[doc] += copies_here
+            copied_characters[doc] += length * copies_here
             low, high = start[segment] - offsets[doc], end[segment] - offsets[doc]
             if next_bit(solid[block[doc] : block[doc + 1]], low, high) == high:
                 repeated_blanks[doc] += length

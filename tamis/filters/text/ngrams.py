@@ -14,12 +14,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Int32s, Int64s, UInt64s
-from tamis.filters.text.hash_table import find_slot, insert, table_shift, table_size
+from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
 from tamis.filters.text.words import HASH_BASE, Words
 
 _INVERSE = np.uint64(pow(int(HASH_BASE), -1, 2**64))
 _STEP = np.uint64(0xC2B2AE3D27D4EB4F)
-_LOW = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 
@@ -38,8 +37,9 @@ def top_ngrams(words: Words, sizes: tuple[int, ...], longest: bool = False) -> T
     shape = (len(words.first) - 1, len(sizes))
     found = TopNgrams(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     most = int(np.diff(words.first).max(initial=0))
-    table = np.zeros(2 * table_size(most), np.uint64)
-    scratch = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    table = np.empty(table_size(most), np.uint64)
+    earliest = np.empty(len(table), np.int64)
+    scratch = earliest, np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
     of = np.array(sizes, np.int64)
     _find_top(words.first, words.hash, words.length, of, longest, table, *scratch, *found)
     return found
@@ -54,7 +54,7 @@ def duplicated_ngrams(words: Words, sizes: tuple[int, ...]) -> NDArray[np.int64]
     """
     found = np.zeros((len(words.first) - 1, len(sizes)), np.int64)
     most = int(np.diff(words.first).max(initial=0))
-    table = np.zeros(2 * table_size(most), np.uint64)
+    table = np.empty(table_size(most), np.uint64)
     sums, inverse = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
     characters = np.empty(most + 1, np.int64)
     of = np.array(sizes, np.int64)
@@ -85,8 +85,9 @@ def repeated_ngrams(words: Words, sizes: tuple[int, ...]) -> RepeatedNgrams:
     shape = (len(words.first) - 1, len(sizes))
     found = RepeatedNgrams(*(np.zeros(shape, np.int64) for _ in range(3)))
     most = int(np.diff(words.first).max(initial=0))
-    table = np.zeros(2 * table_size(most), np.uint64)
-    scratch = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    table = np.empty(table_size(most), np.uint64)
+    earliest = np.empty(len(table), np.int64)
+    scratch = earliest, np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
     of = np.array(sizes, np.int64)
     _find_repeated(words.first, words.hash, words.length, of, table, *scratch, *found)
     return found
@@ -116,8 +117,8 @@ def _top_ngram(
     hashes: UInt64s,
     n: Any,
     longest: Any,
-    generation: Any,
     table: UInt64s,
+    earliest: Int64s,
     count: Int64s,
     characters: Int64s,
     shift: Any,
@@ -125,14 +126,15 @@ def _top_ngram(
     """The index of the most common n-gram of a document; ``count`` of it is how often it occurs."""
     best: Any = 0
     count[0] = 1
+    clear(table, shift)
     for at in range(hashes.size - n + 1):
         key = _ngram_key(hashes, at, n)
-        slot = find_slot(table, shift, generation, key)
-        if slot < 0:
-            insert(table, ~slot, generation, key, at)
+        entry = find_or_insert(table, shift, key)
+        if entry < 0:
+            earliest[~entry] = at
             count[at] = 1
             continue
-        here = np.int64(table[slot + 1] & _LOW)
+        here = earliest[entry]
         count[here] += 1
         if count[here] < count[best]:
             continue
@@ -152,12 +154,12 @@ def _find_top(
     sizes: Int64s,
     longest: Any,
     table: UInt64s,
+    earliest: Int64s,
     count: Int64s,
     characters: Int64s,
     top_count: Int64s,
     top_characters: Int64s,
 ) -> None:
-    generation = 0
     for doc in range(first.size - 1):
         begin, end = first[doc], first[doc + 1]
         shift = table_shift(end - begin)
@@ -166,9 +168,8 @@ def _find_top(
             n = sizes[column]
             if end - begin < n:
                 continue
-            generation += 1
             best = _top_ngram(
-                hashes[begin:end], n, longest, generation, table, count, characters, shift
+                hashes[begin:end], n, longest, table, earliest, count, characters, shift
             )
             top_count[doc, column] = count[best]
             top_characters[doc, column] = characters[best + n] - characters[best]
@@ -192,6 +193,7 @@ def _find_repeated(
     length: Int32s,
     sizes: Int64s,
     table: UInt64s,
+    earliest: Int64s,
     covered: Int64s,
     characters: Int64s,
     occurrences: Int64s,
@@ -207,16 +209,17 @@ def _find_repeated(
         for column in range(sizes.size):
             n = sizes[column]
             generation += 1
+            clear(table, shift)
             for at in range(end - begin - n + 1):
                 size = characters[at + n] - characters[at]
                 total[doc, column] += size
                 key = _ngram_key(hashes[begin:end], at, n)
-                slot = find_slot(table, shift, generation, key)
-                if slot < 0:
-                    insert(table, ~slot, generation, key, 2 * at)
+                entry = find_or_insert(table, shift, key)
+                if entry < 0:
+                    earliest[~entry] = 2 * at
                     continue
-                earlier = np.int64(table[slot + 1] & _LOW)
-                table[slot + 1] |= _ONE
+                earlier = earliest[entry]
+                earliest[entry] |= 1
                 occurrences[doc, column] += size * (2 - (earlier & 1))
                 covering[doc, column] += _cover(at, n, generation, characters, covered)
                 if not earlier & 1:
@@ -240,7 +243,6 @@ def _power(base: Any, exponent: Any) -> Any:
 @njit(cache=True, nogil=True)
 def _greedy(
     n: Any,
-    generation: Any,
     table: UInt64s,
     sums: UInt64s,
     inverse: UInt64s,
@@ -250,11 +252,10 @@ def _greedy(
     """Code points of the duplicated n-grams of a document, given its prefix sums."""
     repeated = 0
     at = 0
+    clear(table, shift)
     while at + n < sums.size:
         key = (sums[at + n] - sums[at]) * inverse[at]
-        slot = find_slot(table, shift, generation, key)
-        if slot < 0:
-            insert(table, ~slot, generation, key, 0)
+        if find_or_insert(table, shift, key) < 0:
             at += 1
         else:
             repeated += characters[at + n] - characters[at]
@@ -282,7 +283,6 @@ def _find_duplicated(
     powers, back = np.empty(64, np.uint64), np.empty(64, np.uint64)
     for k in range(64):
         powers[k], back[k] = _power(HASH_BASE, k), _power(_INVERSE, k)
-    generation = 0
     for doc in range(first.size - 1):
         count = first[doc + 1] - first[doc]
         sums[0], inverse[0], characters[0] = _ZERO, _ONE, 0
@@ -296,7 +296,6 @@ def _find_duplicated(
             inverse[k + 1] = inverse[k] * (back[size] if size < 64 else _power(_INVERSE, size))
         shift = table_shift(count)
         for column in range(sizes.size):
-            generation += 1
             found[doc, column] = _greedy(
-                sizes[column], generation, table, sums[: count + 1], inverse, characters, shift
+                sizes[column], table, sums[: count + 1], inverse, characters, shift
             )
