@@ -5,9 +5,9 @@
 # pinned because security updates remove the old ones. Needs apt-get, dpkg-deb, npm and Python 3.10 or later.
 #
 #   preset   download   disk    documents
-#   tiny       180 MB    1 GB         940
-#   bench      205 MB    1 GB      74,112
-#   large      720 MB   15 GB     998,970
+#   tiny       180 MB    1 GB         955
+#   bench      205 MB    1 GB      75,232
+#   large      720 MB   15 GB   1 million
 set -euo pipefail
 
 readers=$(cd "$(dirname "$0")/../.." && pwd)
