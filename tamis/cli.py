@@ -1,4 +1,6 @@
-"""The command line: one function a command, no logic of its own. Exit status: 0 ok, 1 failed, 2 a wrong recipe or call."""
+"""The command line: one function a command, no logic of its own. Exit status: 0 ok, 1 failed, 2 a
+wrong recipe or call.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ import os
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -72,7 +73,7 @@ def check(recipe: RecipePath, output: OutputOption = None, set_: SetOption = [])
 @app.command()
 def explain(
     run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A document's id.")]
-) -> None:  # noqa: A002
+) -> None:
     """The way of one document: each stage, its measures, the rule that dropped it."""
     from tamis.pipeline.explain import explain as ways_of
     from tamis.pipeline.explain import format_way
@@ -159,11 +160,8 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - a fault of ours still ends in one sentence
         with tempfile.NamedTemporaryFile("w", prefix="tamis-", suffix=".log", delete=False) as log:
             traceback.print_exc(file=log)
-        text = " ".join(str(error).split())[:300]
-        print(
-            f"tamis: unexpected {type(error).__name__}: {text}; the details are in {Path(log.name)}",
-            file=sys.stderr,
-        )
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        print(f"tamis: unexpected {text}; the details are in {log.name}", file=sys.stderr)
         sys.exit(1)
 
 

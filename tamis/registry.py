@@ -1,7 +1,7 @@
 """The stages by their name in a recipe. A new stage is one new file and one line here.
 
-Names map to ``module:class`` and are imported when a recipe uses them. Packages of yours can add stages through the entry
-point group ``tamis.stages``.
+Names map to ``module:class`` and are imported when a recipe uses them. Packages of yours can add
+stages through the entry point group ``tamis.stages``.
 """
 
 from __future__ import annotations

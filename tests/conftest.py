@@ -1,4 +1,6 @@
-"""What many tests stand on: the real corpus that comes with the package, and a finished run of it."""
+"""What many tests stand on: the real corpus that comes with the package, and a finished run of
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from tamis.pipeline.pipeline import Pipeline, Run
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """1,030 real documents in seven languages, with planted copies and damage (column ``planted``)."""
+    """1,030 real documents in seven languages, with planted copies and damage (column
+    ``planted``).
+    """
     return CORPUS
 
 

@@ -1,4 +1,6 @@
-"""The command line as a user meets it: what it prints, and the exit status of every kind of mistake."""
+"""The command line as a user meets it: what it prints, and the exit status of every kind of
+mistake.
+"""
 
 from __future__ import annotations
 

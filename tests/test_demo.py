@@ -41,7 +41,9 @@ def test_every_planted_exact_copy_is_found_with_its_original(
 def test_no_pair_of_planted_near_copies_survives_whole(
     finished: Run, planted: pl.DataFrame
 ) -> None:
-    """Of a near copy and its original at most one is kept, up to the recall of MinHash at these similarities."""
+    """Of a near copy and its original at most one is kept, up to the recall of MinHash at these
+    similarities.
+    """
     kept = set(pl.read_parquet(f"{finished.path}/data/*.parquet")["id"])
     truth = planted.filter(pl.col("planted").str.starts_with("near_copy:")).to_dicts()
     both = [

@@ -1,4 +1,6 @@
-"""The demo: 940 real documents in seven languages, with known planted copies, curated in one run."""
+"""The demo: 940 real documents in seven languages, with known planted copies, curated in one
+run.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,7 @@ def _next_steps(run: str, manifest: dict[str, Any]) -> str:
     lines = ["", "Where to look next", f"  {run}/report.html{'':<28} open it in a browser"]
     if dropped:
         lines.append(f"  tamis explain {run} {dropped[-1]['id']:<28} why this document was dropped")
-    lines.append(
-        f"  tamis retune {run} --set gopher_quality.min_words=100    what another threshold would change"
-    )
+    retune = f"tamis retune {run} --set gopher_quality.min_words=100"
+    lines.append(f"  {retune}    what another threshold would change")
     lines.append(f"  {RECIPE}    the recipe, to copy and change")
     return "\n".join(lines)

@@ -1,1 +1,3 @@
-"""How documents flow: read -> stages -> write, cut into phases at the fitted stages, with every decision on record."""
+"""How documents flow: read -> stages -> write, cut into phases at the fitted stages, with every
+decision on record.
+"""

@@ -1,10 +1,12 @@
-"""Stages in other people's pipelines: one call on a table, a record batch, or a batch of rows as a dict.
+"""Stages in other people's pipelines: one call on a table, a record batch, or a batch of rows as
+a dict.
 
-    GopherQuality()(table)                                      # pyarrow.Table -> pyarrow.Table
+    GopherQuality()(table)                                      # pyarrow.Table
     dataset.map(GopherQuality(), batched=True)                  # datasets: a dict of lists
-    data.map_batches(GopherQuality(), batch_format="pyarrow")   # ray.data (also with its default, a dict of arrays)
+    data.map_batches(GopherQuality(), batch_format="pyarrow")   # ray.data, or a dict of arrays
 
-What comes back has the same columns and types, only the rows that the stage keeps, and the text that it gave them.
+What comes back has the same columns and types, only the rows that the stage keeps, and the text
+that it gave them.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ ROWS_AT_A_TIME = 8192
 
 
 def apply_to(stage: Stage, data: Any) -> Any:
-    """The rows of ``data`` that the stage keeps, with their (maybe edited) text, as the type that came in.
+    """The rows of ``data`` that the stage keeps, with their (maybe edited) text, as the type that
+    came in.
 
-    ``data`` is a pyarrow Table or RecordBatch, or a dict of columns (lists or numpy arrays), with a column ``text``.
-    Raises TamisError for a missing or unsuitable column, and for stages that need all documents or change their number.
+    ``data`` is a pyarrow Table or RecordBatch, or a dict of columns (lists or numpy arrays), with a
+    column ``text``. Raises TamisError for a missing or unsuitable column, and for stages that need
+    all documents or change their number.
     """
     if isinstance(stage, Fitted | Expand):
         raise TamisError(
@@ -43,7 +47,8 @@ def apply_to(stage: Stage, data: Any) -> Any:
     if isinstance(data, Mapping):
         return _apply_to_columns(stage, data)
     raise TamisError(
-        f"{stage.kind} takes a pyarrow Table or RecordBatch or a dict of columns, not {type(data).__name__}"
+        f"{stage.kind} takes a pyarrow Table or RecordBatch or a dict of columns, "
+        f"not {type(data).__name__}"
     )
 
 

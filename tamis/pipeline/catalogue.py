@@ -20,7 +20,9 @@ def list_stages() -> str:
 
 
 def describe_stage(kind: str) -> str:
-    """A stage's documentation, settings with defaults, measures and rules. Raises RecipeError for an unknown name."""
+    """A stage's documentation, settings with defaults, measures and rules. Raises RecipeError for
+    an unknown name.
+    """
     if kind not in stage_targets():
         raise RecipeError(f"there is no stage {kind}{nearest(kind, stage_targets())}")
     cls = stage_class(kind)

@@ -1,8 +1,9 @@
 """Documents: the columns that every stage relies on, and the batch that travels through the stages.
 
-A document is a row of a ``pyarrow.RecordBatch`` with at least ``id: string`` and ``text: large_string``. Its place in the
-input is ``ROW: uint64`` (slice number in the high 32 bits, ordinal within the slice in the low 32): unlike ``id``, which comes
-from the user and may repeat, it is unique in a run, and it does not depend on the number of workers.
+A document is a row of a ``pyarrow.RecordBatch`` with at least ``id: string`` and ``text:
+large_string``. Its place in the input is ``ROW: uint64`` (slice number in the high 32 bits, ordinal
+within the slice in the low 32): unlike ``id``, which comes from the user and may repeat, it is
+unique in a run, and it does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ PADDING = 64
 class Documents:
     """A batch of documents on its way through the stages.
 
-    ``batch`` holds the columns. ``alive[i]`` is False once a stage dropped row i: the row stays where it is, so that what
-    was computed about the text stays valid for the stages that follow, until ``compact`` or ``replace_text``.
+    ``batch`` holds the columns. ``alive[i]`` is False once a stage dropped row i: the row stays
+    where it is, so that what was computed about the text stays valid for the stages that follow,
+    until ``compact`` or ``replace_text``.
     """
 
     __slots__ = ("alive", "batch", "_memo")
@@ -51,16 +53,19 @@ class Documents:
         return self.batch.column(TEXT)
 
     def memo(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What ``compute()`` gave the first time it was asked for under ``key``; shared by all stages on this text."""
+        """What ``compute()`` gave the first time it was asked for under ``key``; shared by all
+        stages on this text.
+        """
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]  # type: ignore[return-value]
 
     def utf8(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The text as (data, offsets): document i is ``data[offsets[i]:offsets[i + 1]]``, a null is empty.
+        """The text as (data, offsets): document i is ``data[offsets[i]:offsets[i + 1]]``, a null is
+        empty.
 
-        Nothing is copied unless fewer than ``PADDING`` bytes lie behind the last document; those bytes may be read by
-        kernels and their value is undefined.
+        Nothing is copied unless fewer than ``PADDING`` bytes lie behind the last document; those
+        bytes may be read by kernels and their value is undefined.
         """
         return self.memo("utf8", lambda: utf8_view(self.text))
 
@@ -71,7 +76,9 @@ class Documents:
         return Documents(self.batch.filter(pa.array(self.alive)))
 
     def replace_text(self, text: pa.LargeStringArray) -> Documents:
-        """The same rows with another text; everything that was computed about the old text is forgotten."""
+        """The same rows with another text; everything that was computed about the old text is
+        forgotten.
+        """
         position = self.batch.schema.get_field_index(TEXT)
         return Documents(self.batch.set_column(position, TEXT, text), self.alive)
 
@@ -95,7 +102,9 @@ def utf8_view(text: pa.LargeStringArray) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def content_id(source_path: str, text: str | bytes) -> str:
-    """The id of a document that came without one: xxh3-128 of the path it came from and its text, as 32 hex digits."""
+    """The id of a document that came without one: xxh3-128 of the path it came from and its text,
+    as 32 hex digits.
+    """
     digest = xxhash.xxh3_128(source_path.encode())
     digest.update(b"\0")
     digest.update(text.encode() if isinstance(text, str) else text)

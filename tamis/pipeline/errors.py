@@ -1,4 +1,6 @@
-"""Mistakes that a user can mend. The command line prints the sentence alone, without a traceback."""
+"""Mistakes that a user can mend. The command line prints the sentence alone, without a
+traceback.
+"""
 
 
 class TamisError(Exception):

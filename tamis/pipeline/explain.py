@@ -1,4 +1,6 @@
-"""The whole way of one document through a run: every stage, what it measured, and what it decided."""
+"""The whole way of one document through a run: every stage, what it measured, and what it
+decided.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tamis.registry import stage_class
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure of a document: its value (None when not measured) and the rules that look at it."""
+    """One measure of a document: its value (None when not measured) and the rules that look at
+    it.
+    """
 
     name: str
     value: float | None
@@ -27,7 +31,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Step:
-    """What one stage did with the document; ``decision`` is kept, dropped, changed, failed or not reached."""
+    """What one stage did with the document; ``decision`` is kept, dropped, changed, failed or not
+    reached.
+    """
 
     stage: str
     decision: str
@@ -66,7 +72,9 @@ def stages_of(manifest: dict[str, Any]) -> list[Stage]:
 
 
 def scan(folder: RunFolder, name: str) -> list[pl.LazyFrame]:
-    """The tables of a folder of the run: one lazy frame for each set of files with the same columns."""
+    """The tables of a folder of the run: one lazy frame for each set of files with the same
+    columns.
+    """
     groups: dict[str, list[str]] = {}
     prefix = "" if folder.is_local else folder.root.partition("://")[0] + "://"
     for file in folder.names(name):
@@ -75,8 +83,10 @@ def scan(folder: RunFolder, name: str) -> list[pl.LazyFrame]:
     return [pl.scan_parquet(files) for _, files in sorted(groups.items())]
 
 
-def explain(run: str | Path, id: str) -> list[Way]:  # noqa: A002 - the column's name
-    """The ways of all documents with this id. Raises TamisError when the run has no such document."""
+def explain(run: str | Path, id: str) -> list[Way]:
+    """The ways of all documents with this id. Raises TamisError when the run has no such
+    document.
+    """
     folder, manifest = read_manifest(run)
     wanted = pl.col("id") == id
     decisions = [
@@ -101,7 +111,7 @@ def _way(
     row: int,
     stages: list[Stage],
     decisions: list[dict[str, Any]],
-    measures: dict[str, Any],  # noqa: A002
+    measures: dict[str, Any],
 ) -> Way:
     ended = False
     steps = []
@@ -144,7 +154,9 @@ def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
         return f"{decision['value']:+,.0f} bytes removed"
     for rule in stage.rules():
         if rule.field == decision["rule"]:
-            return f"{rule.field}: {rule.measure} = {decision['value']:.6g} {rule.comparison} {decision['threshold']:.6g}{detail}"
+            value, threshold = f"{decision['value']:.6g}", f"{decision['threshold']:.6g}"
+            comparison = f"{rule.measure} = {value} {rule.comparison} {threshold}"
+            return f"{rule.field}: {comparison}{detail}"
     return f"{decision['rule']}{detail}"
 
 
@@ -171,7 +183,7 @@ def _measures(
     return tuple(found)
 
 
-def _is_kept(folder: RunFolder, id: str) -> bool:  # noqa: A002
+def _is_kept(folder: RunFolder, id: str) -> bool:
     """Whether a document is in the output (asked only when no measures were kept)."""
     files = [one for one in folder.names("data") if one.endswith(".parquet")]
     return any(
@@ -184,7 +196,7 @@ def _is_kept(folder: RunFolder, id: str) -> bool:  # noqa: A002
     )
 
 
-def _similar(folder: RunFolder, id: str) -> str:  # noqa: A002
+def _similar(folder: RunFolder, id: str) -> str:
     for name in ("measures", "ledger"):
         for frame in scan(folder, name):
             near = (

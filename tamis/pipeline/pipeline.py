@@ -1,6 +1,7 @@
 """The Python form of a recipe: the same names, the same checks.
 
-tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [GopherQuality(min_words=50)], tamis.write("curated/")).run(workers=8)
+tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [GopherQuality(min_words=50)],
+tamis.write("curated/")).run(workers=8)
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from tamis.pipeline.writers import Output
 
 
 def read(path: str | Path | Sequence[str], **settings: Any) -> Input:
-    """An input; ``settings`` are the keys of ``input:`` in a recipe (source, format, text, id, columns...)."""
+    """An input; ``settings`` are the keys of ``input:`` in a recipe (source, format, text, id,
+    columns...).
+    """
     where = list(path) if isinstance(path, list | tuple) else str(path)
     return Input(path=where, **settings)
 
 
 def write(path: str | Path, **settings: Any) -> Output:
-    """An output; ``settings`` are the keys of ``output:`` in a recipe (format, shard_size, compression_level)."""
+    """An output; ``settings`` are the keys of ``output:`` in a recipe (format, shard_size,
+    compression_level).
+    """
     return Output(path=str(path), **settings)
 
 
@@ -53,7 +58,7 @@ class Pipeline:
 
     def __init__(
         self,
-        input: Input | Sequence[Input],  # noqa: A002 - the recipe's word
+        input: Input | Sequence[Input],
         stages: Sequence[Stage],
         output: Output,
         **settings: Any,
@@ -97,7 +102,8 @@ class Pipeline:
         fresh: bool = False,
         progress: Progress | None = None,
     ) -> Run:
-        """Run or resume. ``workers=0`` stays in this process, ``scheduler`` is the address of a Dask cluster.
+        """Run or resume. ``workers=0`` stays in this process, ``scheduler`` is the address of a
+        Dask cluster.
 
         Raises TamisError when the run cannot go on.
         """

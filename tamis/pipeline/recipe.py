@@ -7,16 +7,18 @@
       - gopher_quality: {min_words: 50}
     output: {path: curated/}
 
-Every error names the file, the line, the key and the nearest valid name; all errors of a recipe are told at once.
+Every error names the file, the line, the key and the nearest valid name; all errors of a recipe are
+told at once.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +31,7 @@ from tamis.pipeline.writers import Output
 from tamis.registry import stage_class, stage_targets
 
 Key: TypeAlias = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(BaseModel):
@@ -42,9 +45,13 @@ class Recipe(BaseModel):
     words: Literal["whitespace", "unicode", "spacy"] = "whitespace"
     """The word profile of every stage that counts words and does not name its own."""
     measures: Literal["none", "keep", "all"] = "keep"
-    """``keep``: every document's measures are written beside it; ``all``: also those of stages after the one that dropped it."""
+    """``keep``: every document's measures are written beside it; ``all``: also those of stages
+    after the one that dropped it.
+    """
     max_errors: int | None = None
-    """The run fails when more documents than this failed (bad input or a stage's exception); None: no limit on bad input."""
+    """The run fails when more documents than this failed (bad input or a stage's exception); None:
+    no limit on bad input.
+    """
     slice_size: Size = 32 << 20
     """Input bytes per task; a file that can be split is split at about this size."""
 
@@ -63,7 +70,9 @@ class Recipe(BaseModel):
 
 
 def stage_config(stage: Stage) -> dict[str, Any]:
-    """Every field of a stage as plain values (defaults included: they decide results as much as what was written)."""
+    """Every field of a stage as plain values (defaults included: they decide results as much as
+    what was written).
+    """
     config = stage.model_dump(mode="json")
     if stage.name == stage.kind:
         config.pop("name")
@@ -89,15 +98,17 @@ class Source:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which only true and false are booleans (``no`` is a language) and 1e-3 is a number."""
+    """Safe YAML in which only true and false are booleans (``no`` is a language) and 1e-3 is a
+    number.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_TRUE_FALSE = yaml.resolver.re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_FLOAT = yaml.resolver.re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_TRUE_FALSE = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _TRUE_FALSE, list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
@@ -105,7 +116,8 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 def load_recipe(
     path: str | Path, overrides: Sequence[str] = (), output: str | None = None
 ) -> tuple[Recipe, Source]:
-    """Read and check a recipe file; ``overrides`` are ``stage.key=value``, ``output`` replaces ``output.path``.
+    """Read and check a recipe file; ``overrides`` are ``stage.key=value``, ``output`` replaces
+    ``output.path``.
 
     Raises RecipeError with one line per mistake.
     """
@@ -173,11 +185,14 @@ def _note_lines(node: yaml.Node, key: Key, source: Source, problems: list[str]) 
 
 
 def apply_override(plain: dict[str, Any], override: str, source: Source) -> None:
-    """``gopher_quality.min_words=100`` or ``words=unicode`` on plain values, before they are checked."""
+    """``gopher_quality.min_words=100`` or ``words=unicode`` on plain values, before they are
+    checked.
+    """
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise RecipeError(
-            f"--set {override}: write it as stage.key=value, for example gopher_quality.min_words=100"
+            f"--set {override}: write it as stage.key=value, "
+            "for example gopher_quality.min_words=100"
         )
     first, *rest = path.strip().split(".")
     target: Any = plain
@@ -282,11 +297,12 @@ def build_recipe(plain: dict[str, Any], source: Source) -> Recipe:
 
 
 def _check_unknown_keys(values: dict[str, Any], source: Source, problems: list[str]) -> None:
-    for name in values:
-        if name not in Recipe.model_fields:
-            problems.append(
-                f"{source.place((name,))}: {name} is not a key of a recipe{nearest(name, Recipe.model_fields)}"
-            )
+    valid = Recipe.model_fields
+    problems.extend(
+        f"{source.place((name,))}: {name} is not a key of a recipe{nearest(name, valid)}"
+        for name in values
+        if name not in valid
+    )
 
 
 def _build_stages(
@@ -314,7 +330,8 @@ def _build_stage(
         kind, config = entry, None
     else:
         problems.append(
-            f"{source.place(key)}: a stage is a name, or one name with its settings: - gopher_quality: {{min_words: 50}}"
+            f"{source.place(key)}: a stage is a name, or one name with its settings: "
+            "- gopher_quality: {min_words: 50}"
         )
         return None
     if kind not in stage_targets():
@@ -329,7 +346,9 @@ def _build_stage(
     return _validated(cls, config, source, problems, (*key, kind))
 
 
-def _validated(cls: type[Any], config: Any, source: Source, problems: list[str], key: Key) -> Any:
+def _validated(
+    cls: type[Model], config: Any, source: Source, problems: list[str], key: Key
+) -> Model | None:
     if not isinstance(config, dict):
         problems.append(
             f"{source.place(key)}: {_dotted(key)} takes a mapping of settings, not {config!r}"
@@ -369,7 +388,9 @@ def _dotted(key: Key) -> str:
 
 
 def check_stages(recipe: Recipe, source: Source) -> list[str]:
-    """Mistakes that a single setting does not show: repeated names, rules that can never match, missing models."""
+    """Mistakes that a single setting does not show: repeated names, rules that can never match,
+    missing models.
+    """
     problems = []
     seen: dict[str, int] = {}
     for index, stage in enumerate(recipe.stages):
@@ -384,7 +405,8 @@ def check_stages(recipe: Recipe, source: Source) -> list[str]:
         for model in stage.models():
             if not model.exists():
                 problems.append(
-                    f"{source.place(key)}: {stage.name} needs the file {model}, which is not there{nearest_file(model)}"
+                    f"{source.place(key)}: {stage.name} needs the file {model}, "
+                    f"which is not there{nearest_file(model)}"
                 )
     return problems
 
@@ -397,9 +419,11 @@ def _rules_that_never_match(stage: Stage, key: Key, source: Source) -> list[str]
     for rule in stage.rules():
         threshold, quantity = rule.threshold(stage), quantities[rule.measure]
         if threshold is not None and not rule.can_fail(quantity, threshold):
+            where = source.place((*key, *rule.field.split(".")))
             problems.append(
-                f"{source.place((*key, *rule.field.split('.')))}: {stage.name}.{rule.field} = {threshold:g} can never drop a document: "
-                f"{rule.measure} lies between {quantity.low:g} and {quantity.high:g}; choose a value inside, or null to switch the rule off"
+                f"{where}: {stage.name}.{rule.field} = {threshold:g} can never drop a document: "
+                f"{rule.measure} lies between {quantity.low:g} and {quantity.high:g}; "
+                "choose a value inside, or null to switch the rule off"
             )
     return problems
 
@@ -409,12 +433,13 @@ def check_columns(recipe: Recipe, columns: Iterable[str], source: Source) -> lis
     problems = []
     available = list(columns)
     for index, stage in enumerate(recipe.stages):
-        for name in stage.requires():
-            if name not in available:
-                problems.append(
-                    f"{source.place(('stages', index, stage.kind))}: {stage.name} needs the column {name}, "
-                    f"which neither the input nor an earlier stage provides{nearest(name, available)}"
-                )
+        where = source.place(("stages", index, stage.kind))
+        problems += [
+            f"{where}: {stage.name} needs the column {name}, which neither the input nor an "
+            f"earlier stage provides{nearest(name, available)}"
+            for name in stage.requires()
+            if name not in available
+        ]
         if isinstance(stage, Measure):
             available += [f"{stage.name}.{quantity.name}" for quantity in stage.provides()]
     return problems

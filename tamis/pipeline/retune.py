@@ -1,8 +1,9 @@
 """What another threshold would change, from the kept measures: the text is not read.
 
-The decisions of every filter are made again from its measures with the new thresholds. A document that a stage now lets
-through meets stages that have not measured it, unless the run had ``measures: all``: those are counted as unknown. So are the
-decisions of fitted stages (duplicates) about documents that did not reach them.
+The decisions of every filter are made again from its measures with the new thresholds. A document
+that a stage now lets through meets stages that have not measured it, unless the run had ``measures:
+all``: those are counted as unknown. So are the decisions of fitted stages (duplicates) about
+documents that did not reach them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from tamis.pipeline.stages import Filter, Fitted, Stage
 
 @dataclass
 class StageChange:
-    """Documents that a stage drops, by rule, before and after; and those it could not judge after."""
+    """Documents that a stage drops, by rule, before and after; and those it could not judge
+    after.
+    """
 
     stage: str
     before: dict[str, int] = field(default_factory=dict)
@@ -39,7 +42,9 @@ class StageChange:
 
 @dataclass
 class Retuned:
-    """What the new settings would change. ``kept_after`` is certain; ``unknown`` documents may or may not be kept."""
+    """What the new settings would change. ``kept_after`` is certain; ``unknown`` documents may or
+    may not be kept.
+    """
 
     recipe: Recipe
     documents: int
@@ -55,7 +60,8 @@ class Retuned:
 def retune(run: str | Path, overrides: Sequence[str]) -> Retuned:
     """Decide again with ``overrides`` (``stage.key=value``).
 
-    Raises TamisError when no measures were kept or a setting changes more than a threshold, RecipeError for a wrong setting.
+    Raises TamisError when no measures were kept or a setting changes more than a threshold,
+    RecipeError for a wrong setting.
     """
     folder, manifest = read_manifest(run)
     new, old = retuned_recipe(manifest, run, overrides), retuned_recipe(manifest, run, ())
@@ -75,7 +81,9 @@ def retune(run: str | Path, overrides: Sequence[str]) -> Retuned:
 def write_retuned(
     run: str | Path, overrides: Sequence[str], workers: int, progress: Progress
 ) -> dict[str, Any]:
-    """Run again in the same folder with the new settings: only what depends on them is redone. Gives the new manifest."""
+    """Run again in the same folder with the new settings: only what depends on them is redone.
+    Gives the new manifest.
+    """
     folder, manifest = read_manifest(run)
     recipe = retuned_recipe(manifest, run, overrides)
     if folder.is_local:
@@ -127,15 +135,17 @@ def _decide(new: Recipe, old: Recipe, table: pl.DataFrame) -> Retuned:
     changes, notes = [], []
     entered_differently = False
     for stage, before in zip(new.stages, old.stages, strict=True):
+        sees_all = isinstance(stage, Fitted)
         if not isinstance(stage, Filter) or not isinstance(before, Filter):
             continue
         measures = {
             one.name: _values(table, f"{stage.name}.{one.name}") for one in stage.provides()
         }
         measured = _measured(table, stage)
-        if isinstance(stage, Fitted) and entered_differently:
+        if sees_all and entered_differently:
             notes.append(
-                f"{stage.name} would look at other documents; its decisions are those of the old run until --write"
+                f"{stage.name} would look at other documents; "
+                "its decisions are those of the old run until --write"
             )
         change = StageChange(stage.name)
         change.before = _apply(before, measures, kept_before, measured)
@@ -189,7 +199,8 @@ def _apply(
 def format_retuned(retuned: Retuned) -> str:
     """The changes as text for a terminal."""
     lines = [
-        f"{retuned.documents:,} documents: {retuned.kept_before:,} kept before, {retuned.kept_after:,} after "
+        f"{retuned.documents:,} documents: "
+        f"{retuned.kept_before:,} kept before, {retuned.kept_after:,} after "
         f"({retuned.newly_kept:+,} newly kept, {-retuned.newly_dropped:+,} newly dropped)"
     ]
     if retuned.unknown:

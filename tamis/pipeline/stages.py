@@ -3,12 +3,12 @@
 A stage is a frozen pydantic model (its fields are its configuration) that implements one or more of
 
     Measure   measure(documents) -> columns of numbers           no decision
-    Filter    measure, and decide(measures) -> verdicts          drops documents; each verdict names rule, value, threshold
-    Refine    refine(documents) -> new text                      after measure and decide, on the documents that are kept
+    Filter    measure, and decide(measures) -> verdicts          drops documents, says why
+    Refine    refine(documents) -> new text                      after measure and decide
     Expand    expand(documents) -> a batch with other rows       one document to many
 
-and, when it must see all documents first, ``Fitted``: summarize (per batch) -> fit (once) -> load (per worker).
-The pipeline calls them in exactly this order: measure, decide, refine.
+and, when it must see all documents first, ``Fitted``: summarize (per batch) -> fit (once) -> load
+(per worker). The pipeline calls them in exactly this order: measure, decide, refine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ _COMPARE: dict[Comparison, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column that a stage measures: its unit, the values it can take, and what it means in a few words."""
+    """A column that a stage measures: its unit, the values it can take, and what it means in a few
+    words.
+    """
 
     name: str
     unit: Literal["count", "fraction", "length", "score"]
@@ -56,19 +58,22 @@ class Quantity:
 
 
 def fraction(name: str, meaning: str, high: float = 1.0) -> Quantity:
+    """A quantity between 0 and ``high``."""
     return Quantity(name, "fraction", meaning, 0.0, high)
 
 
 def count(name: str, meaning: str) -> Quantity:
+    """A whole number from 0 on."""
     return Quantity(name, "count", meaning)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Drop a document if ``measure <comparison> threshold``. The rule is named after the configuration field of its threshold.
+    """Drop a document if ``measure <comparison> threshold``. The rule is named after the
+    configuration field of its threshold.
 
-    ``field`` may go into a mapping: "max_top_ngram.2" is ``stage.max_top_ngram[2]``. A threshold of None switches the rule
-    off; a measure of NaN (not applicable to this document) never drops it.
+    ``field`` may go into a mapping: "max_top_ngram.2" is ``stage.max_top_ngram[2]``. A threshold of
+    None switches the rule off; a measure of NaN (not applicable to this document) never drops it.
     """
 
     field: str
@@ -93,7 +98,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """For each row: ``rule[i]`` is the index in ``rules`` of the first rule that failed, or -1 to keep."""
+    """For each row: ``rule[i]`` is the index in ``rules`` of the first rule that failed, or -1 to
+    keep.
+    """
 
     rules: tuple[Rule, ...]
     rule: NDArray[np.int16]
@@ -106,21 +113,29 @@ class Verdicts:
 
 
 class Stage(BaseModel):
-    """What all stages have: a name, a version that invalidates old results, and columns they need and give."""
+    """What all stages have: a name, a version that invalidates old results, and columns they need
+    and give.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True
     )
 
     name: str = ""
-    """The name in the recipe, ledger and report; columns are called ``<name>.<measure>``. Set it to use a stage twice."""
+    """The name in the recipe, ledger and report; columns are called ``<name>.<measure>``. Set it to
+    use a stage twice.
+    """
 
     kind: ClassVar[str]
     """The stage's registered name."""
     detail_means: ClassVar[str] = ""
-    """What the ledger's detail column says about a verdict of this stage, in a few words ("copy of")."""
+    """What the ledger's detail column says about a verdict of this stage, in a few words ("copy
+    of").
+    """
     version: ClassVar[int] = 1
-    """Raise it when the same configuration gives other results than before: finished work is then redone."""
+    """Raise it when the same configuration gives other results than before: finished work is then
+    redone.
+    """
 
     def model_post_init(self, context: Any, /) -> None:
         if not self.name:
@@ -149,19 +164,24 @@ class Stage(BaseModel):
         return ()
 
     def needs_processes(self) -> bool:
-        """True for a stage that is mostly Python (it holds the interpreter lock): its run uses processes, not threads."""
+        """True for a stage that is mostly Python (it holds the interpreter lock): its run uses
+        processes, not threads.
+        """
         return False
 
 
 class Measure(Stage):
-    """Numbers about documents. A stage that is a Measure and no Filter adds its columns to the documents."""
+    """Numbers about documents. A stage that is a Measure and no Filter adds its columns to the
+    documents.
+    """
 
     @abstractmethod
     def measure(self, documents: Documents) -> Measures:
         """One array per quantity of ``provides``, one value per row of the batch.
 
-        Rows that are not alive need no meaningful value; a stage may skip the work for them. A further array of strings
-        under ``DETAIL`` goes into the ledger beside the verdict (say, the id of the document that this one is a copy of).
+        Rows that are not alive need no meaningful value; a stage may skip the work for them. A
+        further array of strings under ``DETAIL`` goes into the ledger beside the verdict (say, the
+        id of the document that this one is a copy of).
         """
 
 
@@ -169,7 +189,9 @@ class Filter(Measure):
     """A Measure whose ``rules`` drop documents."""
 
     def decide(self, measures: Mapping[str, NDArray[Any]]) -> Verdicts:
-        """The first rule that fails for each row, from the measures alone: the text is not read again."""
+        """The first rule that fails for each row, from the measures alone: the text is not read
+        again.
+        """
         rules = self.rules()
         length = len(next(iter(measures.values())))
         failed = np.full(length, -1, np.int16)
@@ -200,15 +222,17 @@ class Expand(Stage):
 
     @abstractmethod
     def expand(self, documents: Documents) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
-        """The new rows (same schema, ids of their own) and for each the index of the row it came from."""
+        """The new rows (same schema, ids of their own) and for each the index of the row it came
+        from.
+        """
 
 
 class Fitted(Stage):
     """A stage that looks at all documents once before it acts on any.
 
-    Every task calls ``summarize`` on its batches; the tables it returns are kept on disk, one file a task, and are the
-    mergeable summary (their order and grouping must not matter beyond ``ROW``). ``fit`` turns them into an artefact in a
-    folder, and ``load`` gives a stage that uses it.
+    Every task calls ``summarize`` on its batches; the tables it returns are kept on disk, one file
+    a task, and are the mergeable summary (their order and grouping must not matter beyond ``ROW``).
+    ``fit`` turns them into an artefact in a folder, and ``load`` gives a stage that uses it.
     """
 
     @abstractmethod
@@ -217,7 +241,9 @@ class Fitted(Stage):
 
     @abstractmethod
     def fit(self, summaries: Summaries, folder: Path) -> dict[str, Any]:
-        """Write the artefact into the (local, empty) folder; returns a few facts for the manifest."""
+        """Write the artefact into the (local, empty) folder; returns a few facts for the
+        manifest.
+        """
 
     @abstractmethod
     def load(self, folder: Path) -> Fitted:
@@ -225,13 +251,17 @@ class Fitted(Stage):
 
 
 class Summaries:
-    """The summary tables of all tasks, as Arrow IPC files in task order: read whole or a few columns at a time."""
+    """The summary tables of all tasks, as Arrow IPC files in task order: read whole or a few
+    columns at a time.
+    """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = tuple(paths)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows of the named columns (all columns by default), in task order, memory-mapped where possible."""
+        """All rows of the named columns (all columns by default), in task order, memory-mapped
+        where possible.
+        """
         tables = []
         for path in self.paths:
             with pa.memory_map(str(path)) as source:

@@ -10,21 +10,23 @@ from tamis.pipeline.plan import format_size
 def format_summary(manifest: dict[str, Any]) -> str:
     """What went in, what came out, why, how fast, and where to look next."""
     counts, timing = manifest["counts"], manifest["timing"]
+    size_in, size_kept = format_size(counts["bytes_in"]), format_size(counts["bytes_kept"])
     lines = [
-        f"{counts['in']:,} documents in ({format_size(counts['bytes_in'])} of text), {counts['kept']:,} kept "
-        f"({format_size(counts['bytes_kept'])}), {counts['dropped']:,} dropped, {counts['failed']:,} failed"
+        f"{counts['in']:,} documents in ({size_in} of text), "
+        f"{counts['kept']:,} kept ({size_kept}), {counts['dropped']:,} dropped, "
+        f"{counts['failed']:,} failed",
+        *(_stage_line(stage) for stage in manifest["stages"]),
     ]
-    for stage in manifest["stages"]:
-        lines.append(_stage_line(stage))
     if counts["failed"]:
         first = manifest["errors"]["samples"][:1]
         if first:
             lines.append(f"failed: {first[0]['file']} {first[0]['position']}: {first[0]['reason']}")
     cpu = timing["cpu_seconds"]
     if cpu:
+        speed, memory = counts["bytes_in"] / 1e6 / cpu, format_size(manifest["peak_memory_bytes"])
         lines.append(
-            f"words: {manifest['words']}; {cpu:.1f} CPU seconds in tasks ({counts['bytes_in'] / 1e6 / cpu:.0f} MB/s), "
-            f"{timing['wall_seconds']:.1f} s in all, peak memory {format_size(manifest['peak_memory_bytes'])}"
+            f"words: {manifest['words']}; {cpu:.1f} CPU seconds in tasks ({speed:.0f} MB/s), "
+            f"{timing['wall_seconds']:.1f} s in all, peak memory {memory}"
         )
     run = manifest["run"]
     lines.append(f"documents: {run}/data   decisions: {run}/ledger   report: {run}/report.html")

@@ -1,7 +1,8 @@
 """Compiled code, made ready before it is needed.
 
-Kernels are compiled the first time they run on a machine and then kept on disk. Doing that on two small documents before a
-run starts means that workers find the result instead of compiling the same thing side by side.
+Kernels are compiled the first time they run on a machine and then kept on disk. Doing that on two
+small documents before a run starts means that workers find the result instead of compiling the same
+thing side by side.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from tamis.pipeline.stages import Fitted, Stage, Summaries
 from tamis.registry import stage_class, stage_targets
 
 _TEXT = (
-    "A first line, and the second.\n\nThe rest of it: be to of and that have with \u2026 caf\u00e9 [1]\n"
+    "A first line, and the second.\n\n"
+    "The rest of it: be to of and that have with \u2026 caf\u00e9 [1]\n"
     "\u2022 a bullet with some words in it that repeat, repeat, repeat.\n"
 )
 
@@ -28,7 +30,9 @@ _TEXT = (
 def warm_up(
     stages: Sequence[Stage], schema: pa.Schema | None = None
 ) -> Iterator[tuple[str, float]]:
-    """Run every stage on two documents of the schema; gives the stage's name and the seconds that it took."""
+    """Run every stage on two documents of the schema; gives the stage's name and the seconds that
+    it took.
+    """
     schema = schema or pa.schema([(ID, pa.string()), (TEXT, pa.large_string())])
     for stage in stages:
         started = time.perf_counter()
@@ -40,7 +44,9 @@ def warm_up(
 
 
 def _batch(schema: pa.Schema, stage: Stage) -> pa.RecordBatch:
-    """Two equal documents with every column of the schema, and with those that the stage needs from earlier stages."""
+    """Two equal documents with every column of the schema, and with those that the stage needs from
+    earlier stages.
+    """
     fields = [
         *schema,
         *(pa.field(one, pa.float64()) for one in stage.requires() if one not in schema.names),

@@ -1,4 +1,6 @@
-"""One stage in somebody else's pipeline: the same decisions as in ours, whatever the rows come in."""
+"""One stage in somebody else's pipeline: the same decisions as in ours, whatever the rows come
+in.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Recipes: what is right becomes typed objects, what is wrong is said with line, key and nearest name."""
+# ruff: noqa: E501 - sentences are compared whole
+"""Recipes: what is right becomes typed objects, what is wrong is said with line, key and nearest
+name.
+"""
 
 from __future__ import annotations
 

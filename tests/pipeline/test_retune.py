@@ -1,4 +1,6 @@
-"""Retuning: what the measures predict is what a fresh run does, and ``write`` gives its very bytes."""
+"""Retuning: what the measures predict is what a fresh run does, and ``write`` gives its very
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,17 @@ import polars as pl
 import pytest
 
 import tamis
+from tamis.demo import RECIPE
 from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.pipeline import Pipeline, Run
-from tamis.pipeline.retune import format_retuned, retune, write_retuned
-from tamis.demo import RECIPE
 from tamis.pipeline.progress import Progress
+from tamis.pipeline.retune import format_retuned, retune, write_retuned
 
 
 def filters(corpus: Path, output: Path, **settings: object) -> Pipeline:
-    """Filters that edit the text and no fitted stage: what they do can be told from the measures alone."""
+    """Filters that edit the text and no fitted stage: what they do can be told from the measures
+    alone.
+    """
     stages = [
         tamis.GopherRepetition(**settings.get("gopher_repetition", {})),
         tamis.GopherQuality(**settings.get("gopher_quality", {})),
@@ -103,10 +107,7 @@ def test_the_text_is_not_read(measured: Run, tmp_path: Path) -> None:
 
 
 def test_a_setting_that_changes_the_measures_is_refused(measured: Run) -> None:
-    with pytest.raises(
-        TamisError,
-        match=r"gopher_quality\.words changes what is measured.*--set gopher_quality\.words=unicode",
-    ):
+    with pytest.raises(TamisError, match=r"words changes what is measured.*--set .*words=unicode"):
         retune(measured.path, ["gopher_quality.words=unicode"])
 
 
