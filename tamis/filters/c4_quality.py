@@ -1,10 +1,11 @@
-"""C4's rules for lines and pages (Raffel et al. 2020, section 2.2), decided as datatrove decides them.
+"""C4's rules for lines and pages (Raffel et al. 2020, section 2.2), as datatrove decides them.
 
 Line by line (``str.splitlines``, stripped) in this order: a line with an overlong word goes;
 citations such as [12], [edit] and [citation needed] are cut out; lines without a final mark, with
-too few words or with "javascript" go; a page with "lorem ipsum" or a curly bracket in a line that got
-so far is dropped; lines that speak of cookies and terms of use go. A page is dropped if the lines
-that are left have too few sentences. What is left of the others, one line each, is their new text.
+too few words or with "javascript" go; a page with "lorem ipsum" or a curly bracket in a line that
+got so far is dropped; lines that speak of cookies and terms of use go. A page is dropped if the
+lines that are left have too few sentences. What is left of the others, one line each, is their new
+text.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LINES_REMOVED = (
 
 
 class C4Quality(Filter, Refine):
-    """C4's quality rules; the defaults are C4's. FineWeb sets ``require_terminal_punctuation: false``.
+    """C4's quality rules; the defaults are C4's. FineWeb sets ``require_terminal_punctuation:
+    false``.
 
     None switches a rule off. Sentences are counted as ``tamis.filters.text.sentences`` says for the
     profile ``words``; with ``spacy`` decision, reason and text are those of datatrove's
@@ -63,7 +65,7 @@ class C4Quality(Filter, Refine):
     def provides(self) -> tuple[Quantity, ...]:
         return (
             count("sentences", "sentences in the lines that are left"),
-            count("lines", "lines before any is removed"),
+            count("lines", "lines that are not blank, before any is removed"),
             count("lines_long_word", "lines removed for an overlong word"),
             count("lines_no_terminal_punctuation", "lines removed for lack of a final mark"),
             count("lines_few_words", "lines removed for too few words"),
@@ -90,7 +92,8 @@ class C4Quality(Filter, Refine):
         return self._judged(documents).measures
 
     def decide(self, measures: Mapping[str, NDArray[Any]]) -> Verdicts:
-        """As for any filter; of "lorem ipsum" and the curly bracket, what comes first is the reason."""
+        """As for any filter; of "lorem ipsum" and the curly bracket, what comes first is the
+        reason."""
         verdicts = super().decide(measures)
         limit = self.max_curly_bracket
         if limit is not None:
@@ -137,7 +140,8 @@ class _Kept(NamedTuple):
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     edited: NDArray[np.bool_]
-    """Whether the span lies in ``buffer``, where lines without their citations are, not in the text."""
+    """Whether the span lies in ``buffer``, where lines without their citations are, not in the
+    text."""
     buffer: NDArray[np.uint8]
 
 
@@ -155,9 +159,7 @@ def _judge(documents: Documents, config: _Config, profile: Profile) -> _Judged:
     line_first = np.zeros(len(documents) + 1, np.int64)
     line_words = np.empty((room, 2), np.int64)
     counts = np.zeros((len(documents), 3 + len(LINES_REMOVED) + 1), np.int64)
-    _split_lines(
-        data, offsets, alive, chunks[:3], blank_lines_stay, line_first, line_words, counts
-    )
+    _split_lines(data, offsets, alive, chunks[:3], blank_lines_stay, line_first, line_words, counts)
     buffer = np.empty((size if config.citations else 0) + PADDING, np.uint8)
     kept_first = np.zeros(len(documents) + 1, np.int64)
     lines = int(line_first[-1])
@@ -177,7 +179,8 @@ def _judge(documents: Documents, config: _Config, profile: Profile) -> _Judged:
         counts,
     )
     kept, edited = kept[: kept_first[-1]], edited[: kept_first[-1]]
-    left = _Kept(kept_first, *(np.ascontiguousarray(kept[:, k]) for k in (0, 1)), edited, buffer)
+    start, end = np.ascontiguousarray(kept[:, 0]), np.ascontiguousarray(kept[:, 1])
+    left = _Kept(kept_first, start, end, edited, buffer)
     measures = {name: counts[:, at] for at, name in enumerate(("lines", *LINES_REMOVED))}
     measures["lorem_ipsum"] = counts[:, _LOREM]
     measures["curly_bracket"] = counts[:, _CURLY]
@@ -258,7 +261,8 @@ def _line_breaks(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, bo
         elif byte >= 0xE1:
             width = 3
             is_break = byte == 0xE2 and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9
-        breaks += np.int64(is_break)
+        if is_break:
+            breaks += 1
         behind = not is_break
         at += width
     return breaks, behind
@@ -268,7 +272,8 @@ def _line_breaks(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, bo
 def _put_lines(
     low: int, high: int, breaks: int, blank_too: bool, at: int, lines: NDArray[np.int64]
 ) -> int:
-    """Note the line of the words ``low:high`` and, if wanted, the blank ones up to ``breaks`` lines."""
+    """Note the line of the words ``low:high`` and, if wanted, the blank ones up to ``breaks``
+    lines."""
     if high > low or blank_too:
         lines[at, 0], lines[at, 1] = low, high
         at += 1
@@ -291,7 +296,7 @@ def _split_lines(
     counts: NDArray[np.int64],
 ) -> None:
     """The lines of ``str.splitlines`` as ranges of words, without those that have none unless
-    ``blank_too``; the number of all lines goes into column 0 of the counts."""
+    ``blank_too``; the number of those with words goes into column 0 of the counts."""
     first, start, end = chunks
     at = 0
     for doc in range(alive.size):
@@ -306,18 +311,16 @@ def _split_lines(
                 breaks, _ = _line_breaks(data, behind, start[word])
                 if breaks > 0:
                     at = _put_lines(low, word, breaks, blank_too, at, lines)
-                    total += breaks
+                    total += 1 if word > low else 0
                     low = word
             behind = end[word]
         breaks, rest = _line_breaks(data, behind, offsets[doc + 1])
         last = first[doc + 1]
         if breaks > 0 or last > low or rest:
             at = _put_lines(low, last, max(breaks, 1), blank_too, at, lines)
-            total += max(breaks, 1)
             if breaks > 0 and rest:
                 at = _put_lines(last, last, 1, blank_too, at, lines)
-                total += 1
-        counts[doc, 0] = total
+        counts[doc, 0] = total + (1 if last > low else 0)
     line_first[alive.size] = at
 
 
@@ -357,7 +360,8 @@ def _cut_citations(
     buffer: NDArray[np.uint8],
     filled: int,
 ) -> int:
-    """Write the line without its citations; the new end of the buffer, or -1 if the line has none."""
+    """Write the line without its citations; the new end of the buffer, or -1 if the line has
+    none."""
     bracket = np.uint8(0)
     for at in range(start, end):
         bracket |= np.uint8(data[at] == np.uint8(91))
@@ -386,12 +390,13 @@ def _ends_terminally(text: NDArray[np.uint8], start: int, end: int) -> bool:
     last = text[end - 1]
     if last == 46:
         return not (end - start >= 3 and text[end - 2] == 46 and text[end - 3] == 46)
-    return last == 63 or last == 33 or last == 34 or last == 39
+    return bool(last == 63 or last == 33 or last == 34 or last == 39)
 
 
 def _packed(phrases: tuple[str, ...]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """(the phrases as two little-endian uint64 each, masks that fold the case of their letters)."""
-    texts, folds = [], []
+    texts: list[int] = []
+    folds: list[int] = []
     for phrase in phrases:
         fold = bytes(0x20 if letter != " " else 0 for letter in phrase)
         for whole, into in ((phrase.encode(), texts), (fold, folds)):
@@ -402,8 +407,8 @@ def _packed(phrases: tuple[str, ...]) -> tuple[NDArray[np.uint64], NDArray[np.ui
 
 _EDIT = np.frombuffer(b"[edit]", np.uint8)
 _CITATION_NEEDED = np.frombuffer(b"[citation needed]", np.uint8)
-# The one letter that has a capital outside ASCII is k, the Kelvin sign, and a phrase has one at most:
-# phrases are compared in front of it and behind it.
+# The one letter that has a capital outside ASCII is k, the Kelvin sign, and a phrase has one at
+# most: phrases are compared in front of it and behind it.
 _PHRASES = (
     "javascript",
     "lorem ipsum",
@@ -495,7 +500,8 @@ def _verdict(
     config: NDArray[np.int64],
     counts: NDArray[np.int64],
 ) -> int:
-    """Why the line is removed (a column of ``counts``), or 0; notes lorem ipsum and curly brackets."""
+    """Why the line is removed (a column of ``counts``), or 0; notes lorem ipsum and curly
+    brackets."""
     if config[2] and not _ends_terminally(text, start, end):
         return _NO_TERMINAL
     if words_in_line < config[1]:

@@ -1,16 +1,20 @@
-"""How spaCy splits a chunk (a run of characters between white space), remembered: a hash table over the bytes of chunks.
+"""How spaCy splits a chunk (what stands between white space), remembered in a hash table.
 
-A table is never changed once other threads can see it, so lookups need no lock. The value of a chunk is a *code*, one uint64:
+A table is never changed once other threads can see it, so look-ups need no lock. The value of a
+chunk is a *code*, one uint64:
 
-    bits  0-3    number of tokens n, or ARENA when the code does not hold them
-    bits  4-33   the bytes of the first five tokens, 6 bits each; or the place in ``lengths`` of n followed by all lengths
-    bits 34-37   sentences that begin in the chunk if none has just ended (3 bits), and whether one has ended behind it
+    bits  0-3    number of tokens n, or ARENA when the code cannot hold them
+    bits  4-33   the bytes of the first five tokens, 6 bits each; or a place in ``lengths``,
+                 where n, the four numbers of bits 34-41 and the bytes of all tokens stand
+    bits 34-37   sentences that begin in the chunk if none has just ended before it (3 bits),
+                 and whether one has just ended behind it
     bits 38-41   the same if a sentence has just ended before the chunk
     bit  42      fragile: a neighbour behind a single space could change how the chunk is split
     bits 43-53   bytes of the chunk
-    bits 62-63   which of the tables of a lookup the code is from
+    bits 62-63   which of the tables of a look-up the code is from
 
-A chunk of up to 16 bytes is its own key; a longer one is known by a hash, and its bytes are compared.
+A chunk of up to 16 bytes is its own key. A longer one is found by a hash, and its bytes are then
+compared, so that no collision can give one chunk the tokens of another.
 """
 
 from __future__ import annotations
@@ -58,13 +62,14 @@ class ChunkTable(NamedTuple):
 
 
 def empty_table() -> ChunkTable:
+    """A table without chunks."""
     return ChunkTable(
         np.zeros(64 * _ROW, np.uint64), np.zeros(8, np.uint8), np.zeros(1, np.int32), 0
     )
 
 
 @njit(inline="always", nogil=True)
-def code_size(code: Any) -> int:
+def code_size(code: Any) -> Any:
     """The bytes of the chunk."""
     return np.int64((code >> _SIZE_SHIFT) & _SIZE_MASK)
 
@@ -95,13 +100,13 @@ def chunk_key(data: NDArray[np.uint8], start: int, size: int) -> Any:
 
 @njit(cache=True, nogil=True)
 def same_bytes(
-    one: NDArray[np.uint8], at_one: int, two: NDArray[np.uint8], at_two: int, size: int
+    one: NDArray[np.uint8], at_one: Any, two: NDArray[np.uint8], at_two: Any, size: Any
 ) -> bool:
     """Whether two spans of ``size`` bytes are equal."""
-    for k in range(size):
-        if one[at_one + k] != two[at_two + k]:
-            return False
-    return True
+    at = 0
+    while at < size and one[at_one + at] == two[at_two + at]:
+        at += 1
+    return bool(at == size)
 
 
 @njit(cache=True, nogil=True)
@@ -109,8 +114,8 @@ def find(
     rows: NDArray[np.uint64],
     text: NDArray[np.uint8],
     data: NDArray[np.uint8],
-    start: int,
-    size: int,
+    start: Any,
+    size: Any,
     key: Any,
 ) -> Any:
     """The code of a chunk whose ``chunk_key`` is given, or 0."""
@@ -140,7 +145,8 @@ def look_up(
     recent: ChunkTable,
     codes: NDArray[np.uint64],
 ) -> int:
-    """The codes of all chunks, from ``table`` or else from ``recent``, or 0; returns how many are 0."""
+    """The codes of all chunks, from ``table`` or else from ``recent``, or 0; returns how many are
+    0."""
     unknown = 0
     for chunk in range(start.size):
         size = end[chunk] - start[chunk]
@@ -152,14 +158,16 @@ def look_up(
                 code = find(recent.rows, recent.text, data, start[chunk], size, key)
                 if code != _ZERO:
                     code |= np.uint64(1 << 62)
-        unknown += np.int64(code == _ZERO)
+        if code == _ZERO:
+            unknown += 1
         codes[chunk] = code
     return unknown
 
 
 @njit(cache=True, nogil=True)
 def _insert(rows: NDArray[np.uint64], first: Any, second: Any, code: Any, hashed: Any) -> int:
-    """Put a row where it belongs; 0 if its key (for a long chunk: its hash and size) is there already."""
+    """Put a row where it belongs; 0 if its key (for a long chunk: its hash and size) is there
+    already."""
     size = code_size(code)
     mask = np.int64(rows.size // _ROW - 1)
     slot = np.int64(hashed >> np.uint64(8)) & mask
@@ -180,7 +188,8 @@ def _insert(rows: NDArray[np.uint64], first: Any, second: Any, code: Any, hashed
 def _copy_rows(
     source: NDArray[np.uint64], rows: NDArray[np.uint64], text_shift: int, lengths_shift: int
 ) -> int:
-    """Insert the rows of one table into another whose text and lengths it is appended to; returns how many were new."""
+    """Insert the rows of one table into another whose text and lengths it is appended to; returns
+    how many were new."""
     added = 0
     for row in range(0, source.size, _ROW):
         code = source[row + 2]
@@ -244,7 +253,8 @@ def table_of(
     codes: NDArray[np.uint64],
     lengths: NDArray[np.int32],
 ) -> ChunkTable:
-    """A table of the chunks ``data[start:end]`` (of at most LONGEST_CHUNK bytes), whose codes point into ``lengths``."""
+    """A table of the chunks ``data[start:end]`` (of at most LONGEST_CHUNK bytes), whose codes point
+    into ``lengths``."""
     sizes = end - start
     capacity = 64
     while capacity < 2 * len(start):
@@ -265,8 +275,9 @@ def distinct(
     which: NDArray[np.int64],
     first_of: NDArray[np.int64],
 ) -> int:
-    """Number the different chunks among ``chosen``: chunk ``chosen[j]`` has the number ``which[j]``, and number u is first seen
-    as chunk ``first_of[u]``. ``slots`` (a power of two, all -1) is scratch. Returns how many there are."""
+    """Number the different chunks among ``chosen``: chunk ``chosen[j]`` has the number
+    ``which[j]``, and number u is first seen as chunk ``first_of[u]``. ``slots`` (a power of two,
+    all -1) is scratch. Returns how many there are."""
     count = 0
     mask = np.int64(slots.size - 1)
     for j in range(chosen.size):
@@ -298,7 +309,7 @@ def token_counts(
 ) -> None:
     """The tokens of every document: ``counts[i]`` of the chunks ``first[i]:first[i + 1]``."""
     for doc in range(counts.size):
-        total = 0
+        total = np.int64(0)
         for chunk in range(first[doc], first[doc + 1]):
             code = codes[chunk]
             tokens = np.int64(code & _LOW)
@@ -317,7 +328,7 @@ def arena(lengths: Any, code: Any) -> Any:
 
 
 @njit(inline="always", nogil=True)
-def arena_place(code: Any) -> int:
+def arena_place(code: Any) -> Any:
     """Where in its arena the code points."""
     return np.int64((code & _ARENA_MASK) >> _FOUR)
 
@@ -360,7 +371,8 @@ def token_spans(
 
 @njit(inline="always", nogil=True)
 def sentence_step(lengths: Any, code: Any, ended: int) -> Any:
-    """(sentences that begin in the chunk, whether one has ended behind it), given whether one has ended before it."""
+    """(sentences that begin in the chunk, whether one has ended behind it), given whether one has
+    ended before it."""
     if np.int64(code & _LOW) == ARENA:
         record = arena(lengths, code)
         place = arena_place(code) + 1 + 2 * ended
@@ -381,8 +393,9 @@ def encode(
     codes: NDArray[np.uint64],
     lengths: NDArray[np.int32],
 ) -> int:
-    """The codes of chunks whose tokens are ``start[j]:end[j]``, j in ``first[i]:first[i + 1]``; what does not fit goes into
-    ``lengths``, which will lie behind ``base`` other numbers. Returns how many of ``lengths`` were written."""
+    """The codes of chunks whose tokens are ``start[j]:end[j]``, j in ``first[i]:first[i + 1]``;
+    what does not fit goes into ``lengths``, which will lie behind ``base`` other numbers. Returns
+    how many of ``lengths`` were written."""
     filled = 0
     for chunk in range(codes.size):
         low, high = first[chunk], first[chunk + 1]
@@ -423,7 +436,8 @@ def _sentences_of(
     high: int,
     ended: int,
 ) -> Any:
-    """spaCy's Sentencizer over the tokens ``low:high``: (sentences that begin, whether one has ended)."""
+    """spaCy's Sentencizer over the tokens ``low:high``: (sentences that begin, whether one has
+    ended)."""
     begun = 0
     for j in range(low, high):
         if ends_sentence[j]:

@@ -1,14 +1,15 @@
 """How many sentences a piece of text has.
 
-``spacy`` gives the count of spaCy's Sentencizer over spaCy's tokens, which is what datatrove counts:
-a sentence begins with the first token, and with the first token that is not punctuation behind a
-token that is one of the 128 marks of SENTENCE_END. A gap between chunks that is anything but a single
-space is a token of its own, and no punctuation.
+``spacy`` gives the count of spaCy's Sentencizer over spaCy's tokens, which is what datatrove
+counts: a sentence begins with the first token, and with the first token that is not punctuation
+behind a token that is one of the 128 marks of SENTENCE_END. A gap between chunks that is anything
+but a single space is a token of its own, and no punctuation.
 
-``whitespace`` and ``unicode`` need no tokenizer: a sentence ends behind a word whose last character,
-closing quotes and brackets aside, is ``.``, ``!`` or ``?``, unless that is the dot of an ellipsis or
-of a single letter ("J."); and behind every mark of SENTENCE_END that is not ASCII, wherever it stands
-in a chunk, because Chinese and others write no spaces. What remains after the last end is one more.
+``whitespace`` and ``unicode`` need no tokenizer: a sentence ends behind a word whose last
+character, closing quotes and brackets aside, is ``.``, ``!`` or ``?``, unless that is the dot of an
+ellipsis or of a single letter ("J."); and behind every mark of SENTENCE_END that is not ASCII,
+wherever it stands in a chunk, because Chinese and others write no spaces. What remains after the
+last end is one more.
 
 A text of no words is one sentence for all profiles.
 """
@@ -24,13 +25,13 @@ from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import readonly, text_arrays
 from tamis.filters.text.chunk_table import sentence_step
+from tamis.filters.text.spacy_words import chunk_codes, class_of
 from tamis.filters.text.unicode_classes import SENTENCE_END, code_points
-from tamis.filters.text.words import Profile, decode, words
+from tamis.filters.text.words import Profile, words
 from tamis.pipeline.documents import Documents
 
 _END = 1
 _CLOSING = 2
-_LETTER = 4
 # No mark that ends a sentence lies beyond.
 _CHARACTERS = 0x20000
 # Quotes and brackets that close: " ' ) ] } and the typographic ones, also those of China and Japan.
@@ -60,8 +61,6 @@ def span_sentences(
     spans = tuple(readonly(part) for part in (start, end, first, last))
     counts = np.empty(len(start), np.int64)
     if profile == "spacy":
-        from tamis.filters.text.spacy_words import chunk_codes
-
         known = chunk_codes(documents, chunks)
         _count_spacy(data, chunks.start, chunks.end, known.codes, known.lengths, spans, counts)
     else:
@@ -71,12 +70,10 @@ def span_sentences(
 
 @cache
 def _classes() -> NDArray[np.uint8]:
-    """For the code points below 0x20000: ends a sentence, closes a quotation, is an ASCII letter."""
+    """For the code points below 0x20000: ends a sentence, closes a quotation."""
     table = np.zeros(_CHARACTERS, np.uint8)
     table[list(SENTENCE_END)] = _END
     table[list(_CLOSERS)] |= _CLOSING
-    table[65:91] = _LETTER
-    table[97:123] = _LETTER
     return table
 
 
@@ -108,17 +105,11 @@ def _count_spacy(
 
 
 @njit(cache=True, nogil=True)
-def _class_at(classes: NDArray[np.uint8], data: NDArray[np.uint8], at: int) -> int:
-    code = decode(data, at)
-    return np.int64(classes[code]) if code < classes.size else 0
-
-
-@njit(cache=True, nogil=True)
 def _ends_ascii(data: NDArray[np.uint8], start: int, at: int) -> bool:
     """Whether the mark at ``at`` ends a sentence: no dot behind a dot or behind a single letter."""
     mark = data[at]
     if mark != 46:
-        return mark == 33 or mark == 63
+        return bool(mark == 33 or mark == 63)
     if at == start:
         return True
     if data[at - 1] == 46:
@@ -141,9 +132,9 @@ def _ends_in(
         for at in range(start, end):
             if data[at] & 0xC0 == 0x80:
                 continue
-            kind = _class_at(classes, data, at)
+            kind = class_of(classes, data, at)
             if kind & _END and data[at] >= 0x80:
-                ends += np.int64(not closed)
+                ends += 0 if closed else 1
                 closed = True
             elif not kind & _CLOSING:
                 closed = False
@@ -153,7 +144,7 @@ def _ends_in(
     while at > start:
         while data[at] & 0xC0 == 0x80:
             at -= 1
-        if at == start or not _class_at(classes, data, at) & _CLOSING:
+        if at == start or not class_of(classes, data, at) & _CLOSING:
             break
         at -= 1
     while data[at] & 0xC0 == 0x80:
@@ -179,4 +170,4 @@ def _count_plain(
         for chunk in range(first[span], last[span]):
             ends, closed = _ends_in(data, chunk_start[chunk], chunk_end[chunk], classes)
             count += ends
-        counts[span] = max(count + np.int64(not closed), 1)
+        counts[span] = max(count + (0 if closed else 1), 1)

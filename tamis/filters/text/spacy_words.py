@@ -1,13 +1,16 @@
-"""The words of spaCy's English tokenizer, as datatrove's filters see them, at the speed of a table look-up.
+"""The words of spaCy's English tokenizer, as datatrove's filters see them, at the speed of a table
+look-up.
 
-spaCy splits every chunk between white space by itself, so that the tokens of a chunk can be remembered (``chunk_table``). Chunks
-that were never seen are split by a rule for plain words (``_split_plain``: letters or digits with ordinary punctuation around
-them, where none of spaCy's exceptions can apply) or else by spaCy itself, many at a time.
+spaCy splits every chunk between white space by itself, so that the tokens of a chunk can be
+remembered (``chunk_table``). Chunks that were never seen are split by a rule for plain words
+(``_split_plain``: letters or digits with ordinary punctuation around them, where none of spaCy's
+exceptions can apply) or else by spaCy itself, many at a time.
 
-One thing crosses the space between two chunks: spaCy looks for its special cases (emoticons, abbreviations) once more in the
-tokens of the whole text, the longest first, and a find across a space, which changes nothing itself, hides shorter ones inside
-a chunk. Chunks whose split came from such a find are marked *fragile*; where the characters at the border allow a find
-across it, the chunk is split by spaCy again together with its neighbours.
+One thing crosses the space between two chunks: spaCy looks for its special cases (emoticons,
+abbreviations) once more in the tokens of the whole text, the longest first, and a find across a
+space, which changes nothing itself, hides shorter ones inside a chunk. Chunks whose split came from
+such a find are marked *fragile*; where the characters at the border allow a find across it, the
+chunk is split by spaCy again together with its neighbours.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -63,21 +68,24 @@ _LAYOUT = 1
 _SAVE_AFTER = 20_000
 # One spaCy document holds some 200 bytes a token.
 _CHUNKS_A_CALL = 20_000
-_NEWLINE = 10
+# Held while something is made that all threads share.
+_FIRST = threading.RLock()
 
 
 class Codes(NamedTuple):
-    """What is known about the white-space chunks of a batch: ``chunk_table`` says what a code holds."""
+    """What is known about the white-space chunks of a batch: ``chunk_table`` says what a code
+    holds."""
 
     codes: NDArray[np.uint64]
     lengths: Lengths
 
 
 def spacy_spans(documents: Documents, chunks: Words) -> Spans:
-    """(first, start, end) of spaCy's tokens, without those of white space; ``chunks`` are the words of ``str.split``.
+    """(first, start, end) of spaCy's tokens, without those of white space; ``chunks`` are the words
+    of ``str.split``.
 
-    The tokens are those of ``spacy.blank("en")``, which is what datatrove 0.10 splits English with. Raises TamisError if spaCy
-    is not installed.
+    The tokens are those of ``spacy.blank("en")``, which is what datatrove 0.10 splits English with.
+    Raises TamisError if spaCy is not installed.
     """
     known = chunk_codes(documents, chunks)
     first = np.zeros(len(documents) + 1, np.int64)
@@ -94,18 +102,20 @@ def chunk_codes(documents: Documents, chunks: Words) -> Codes:
 
 
 def reference_words(text: str) -> list[str]:
-    """The words as datatrove gets them, by spaCy alone: slow, and what everything here is measured by."""
+    """The words as datatrove gets them, by spaCy alone: slow, and what everything here is measured
+    by."""
     return [token.text for token in _rules().tokenizer(text) if not token.text.isspace()]
 
 
 def _chunk_codes(documents: Documents, chunks: Words) -> Codes:
     data, _, _ = text_arrays(documents)
+    rules = _rules()
     table, recent = chunk_memo().tables
     codes = np.empty(len(chunks.start), np.uint64)
     learned = np.zeros(1, np.int32)
     if look_up(data, chunks.start, chunks.end, table, recent, codes):
         learned = _learn(data, chunks, codes)
-    crossed = _crossed(data, chunks.first, chunks.start, chunks.end, codes, *_rules().borders)
+    crossed = _crossed(data, chunks.first, chunks.start, chunks.end, codes, *rules.borders)
     if len(crossed):
         learned = _split_in_context(data, chunks, crossed, codes, learned)
     return Codes(codes, (table.lengths, recent.lengths, learned))
@@ -172,15 +182,15 @@ def _interleaved(plain: Tokens, hard: NDArray[np.int64], split: Tokens) -> Token
     is_hard = np.zeros(len(counts), np.bool_)
     is_hard[hard] = True
     of_hard = np.repeat(is_hard, counts)
-    columns = []
-    for ours, theirs in zip(plain[1:4], split[1:4], strict=True):
-        column = np.empty(first[-1], ours.dtype)
-        column[of_hard] = theirs
-        column[~of_hard] = ours
-        columns.append(column)
+    size = np.empty(first[-1], np.int64)
+    ends_sentence, punctuation = np.empty(first[-1], np.uint8), np.empty(first[-1], np.uint8)
+    for where, tokens in ((of_hard, split), (~of_hard, plain)):
+        size[where] = tokens.size
+        ends_sentence[where] = tokens.ends_sentence
+        punctuation[where] = tokens.punctuation
     fragile = plain.fragile.copy()
     fragile[hard] = split.fragile
-    return Tokens(first, *columns, fragile)
+    return Tokens(first, size, ends_sentence, punctuation, fragile)
 
 
 def _described(
@@ -222,9 +232,11 @@ def _split_in_context(
     codes: NDArray[np.uint64],
     learned: NDArray[np.int32],
 ) -> NDArray[np.int32]:
-    """Split the chunks ``crossed`` by spaCy together with the chunks around them, and note codes of their own.
+    """Split the chunks ``crossed`` by spaCy together with the chunks around them, and note codes of
+    their own.
 
-    A find that touches the chunk reaches at most as many chunks beyond it as the longest special case has tokens.
+    A find that touches the chunk reaches at most as many chunks beyond it as the longest special
+    case has tokens.
     """
     reach = _rules().longest
     windows, inside = [], []
@@ -244,7 +256,8 @@ def _split_in_context(
 def split_by_spacy(
     pieces: Sequence[bytes], parts: Sequence[tuple[int, int]] | None = None
 ) -> Tokens:
-    """spaCy's tokens of each piece of UTF-8 by itself, or of a part of it: (first byte, bytes). No white space is among them."""
+    """spaCy's tokens of each piece of UTF-8 by itself, or of a part of it: (first byte, bytes). No
+    white space is among them."""
     found = [
         _call_spacy(pieces[at : at + _CHUNKS_A_CALL], parts and parts[at : at + _CHUNKS_A_CALL])
         for at in range(0, len(pieces), _CHUNKS_A_CALL)
@@ -300,15 +313,22 @@ class _Rules:
     reserved: ChunkTable
     """Special cases and the tokens that they look for: no plain word."""
     changed: NDArray[np.uint64]
-    """The ids of the tokens that a find in the text can begin with; a chunk with one of them may be fragile."""
+    """The ids of the tokens that a find in the text can begin with; a chunk with one of them may be
+    fragile."""
     borders: tuple[NDArray[np.uint8], NDArray[np.bool_]]
     """(class of each code point, can a find across a space have these two on its sides)."""
     longest: int
     """Tokens of the longest special case."""
 
 
-@cache
 def _rules() -> _Rules:
+    """The rules, made at the first call; raises TamisError if spaCy is not installed."""
+    with _FIRST:
+        return _make_rules()
+
+
+@cache
+def _make_rules() -> _Rules:
     try:
         import spacy
         from spacy.attrs import ORTH
@@ -318,7 +338,7 @@ def _rules() -> _Rules:
         raise TamisError(
             "The word profile 'spacy' needs the package spacy: pip install 'tamis[spacy]'."
         ) from error
-    english = spacy.blank("en").tokenizer
+    english: Any = spacy.blank("en").tokenizer
     settings = {
         name: getattr(english, name)
         for name in (
@@ -330,11 +350,13 @@ def _rules() -> _Rules:
             "faster_heuristics",
         )
     }
-    # A vocabulary without attributes: they are Python functions that spaCy would call for each new token.
+    # A vocabulary without attributes: they are Python functions that spaCy would call for each new
+    # token.
     tokenizer = Tokenizer(Vocab(), rules=english.rules, **settings)
     affixes_only = Tokenizer(Vocab(), rules={}, **settings)
     cases = {case: [token[ORTH] for token in tokens] for case, tokens in english.rules.items()}
-    # Only a case that the affix rules would split is looked for in the text; taking all of them is on the safe side.
+    # Only a case that the affix rules would split is looked for in the text; taking all of them is
+    # on the safe side.
     finds = {case: [token.text for token in affixes_only(case)] for case in cases}
     reserved = sorted(set(cases).union(*finds.values(), *cases.values()))
     changed = {tokens[0] for case, tokens in cases.items() if finds[case] != tokens}
@@ -359,11 +381,7 @@ def _set_of(strings: Iterable[str]) -> ChunkTable:
 
 
 def _borders(finds: Iterable[Sequence[str]]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    pairs = {
-        (before[-1], behind[0])
-        for tokens in finds
-        for before, behind in zip(tokens, tokens[1:], strict=False)
-    }
+    pairs = {(before[-1], behind[0]) for tokens in finds for before, behind in pairwise(tokens)}
     characters = sorted({character for pair in pairs for character in pair})
     number = {character: 1 + index for index, character in enumerate(characters)}
     classes = np.zeros(_CHARACTERS, np.uint8)
@@ -397,7 +415,8 @@ def _token_characters() -> NDArray[np.uint8]:
 
 
 @njit(cache=True, nogil=True)
-def _class_of(classes: NDArray[np.uint8], data: NDArray[np.uint8], at: int) -> int:
+def class_of(classes: NDArray[np.uint8], data: NDArray[np.uint8], at: Any) -> Any:
+    """The class of the character at ``at``, 0 if it lies beyond the table."""
     code = decode(data, at)
     return np.int64(classes[code]) if code < classes.size else 0
 
@@ -418,7 +437,7 @@ def _token_classes(
         for at in range(start[token], end[token]):
             if data[at] & 0xC0 != 0x80:
                 characters += 1
-                every &= _class_of(classes, data, at)
+                every &= class_of(classes, data, at)
                 if every == 0:
                     break
         punctuation[token] = every & _PUNCTUATION
@@ -435,7 +454,8 @@ def _crossed(
     classes: NDArray[np.uint8],
     possible: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """The fragile chunks with a neighbour behind a single space that a special case could reach into."""
+    """The fragile chunks with a neighbour behind a single space that a special case could reach
+    into."""
     found = np.empty(codes.size, np.int64)
     count = 0
     for doc in range(first.size - 1):
@@ -449,8 +469,8 @@ def _crossed(
                 while data[at] & 0xC0 == 0x80:
                     at -= 1
                 before, behind = (
-                    _class_of(classes, data, at),
-                    _class_of(classes, data, start[right]),
+                    class_of(classes, data, at),
+                    class_of(classes, data, start[right]),
                 )
                 if possible[before, behind]:
                     found[count] = chunk
@@ -471,7 +491,8 @@ def _is_digit(byte: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _core_end(data: NDArray[np.uint8], start: int, end: int) -> int:
-    """The end of the digits, or of the letters with single hyphens between them, that begin at ``start``."""
+    """The end of the digits, or of the letters with single hyphens between them, that begin at
+    ``start``."""
     at = start
     while at < end and _is_digit(data[at]):
         at += 1
@@ -493,7 +514,8 @@ def _core_end(data: NDArray[np.uint8], start: int, end: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _plain_marks(data: NDArray[np.uint8], core: int, at: int, end: int) -> int:
-    """How many marks follow the core, each a token; -1 if what follows is more than ordinary punctuation."""
+    """How many marks follow the core, each a token; -1 if what follows is more than ordinary
+    punctuation."""
     marks = end - at
     if marks == 2 and data[at] == 39 and data[at + 1] == 115 and _is_letter(data[at - 1]):
         return 1
@@ -512,7 +534,8 @@ def _plain_marks(data: NDArray[np.uint8], core: int, at: int, end: int) -> int:
         if not (quoted or bracket or (one == 34 and (two == 44 or two == 46))):
             return -1
     if marks > 0 and data[at] == 46:
-        # spaCy keeps the dot of "X."; it takes it off behind a small letter, a digit or two capitals.
+        # spaCy keeps the dot of "X."; it takes it off behind a small letter, a digit or two
+        # capitals.
         before = data[at - 1]
         capitals = at - core >= 2 and 65 <= data[at - 2] <= 90
         if 65 <= before <= 90 and not capitals:
@@ -525,7 +548,7 @@ def _is_reserved(
     rows: NDArray[np.uint64], text: NDArray[np.uint8], data: NDArray[np.uint8], start: int, end: int
 ) -> bool:
     size = end - start
-    return find(rows, text, data, start, size, chunk_key(data, start, size)) != np.uint64(0)
+    return bool(find(rows, text, data, start, size, chunk_key(data, start, size)) != np.uint64(0))
 
 
 @njit(cache=True, nogil=True)
@@ -538,7 +561,8 @@ def _touches_reserved(
     core_end: int,
     end: int,
 ) -> bool:
-    """Whether the chunk with fewer or more of its marks, or a part between hyphens, is a special case or part of one."""
+    """Whether the chunk with fewer or more of its marks, or a part between hyphens, is a special
+    case or part of one."""
     for stop in range(core_end, end + 1):
         if _is_reserved(rows, text, data, core, stop) or _is_reserved(
             rows, text, data, start, stop
@@ -564,10 +588,12 @@ def _split_plain(
     token_start: NDArray[np.int64],
     token_end: NDArray[np.int64],
 ) -> int:
-    """Split the chunks that are plain words: [( or "] letters-and-hyphens or digits ['s or up to two marks], in ASCII.
+    """Split the chunks that are plain words: [( or "] letters-and-hyphens or digits ['s or up to
+    two marks], in ASCII.
 
-    For these spaCy's affix rules take off each mark by itself and its infix rules split at the hyphens. A chunk that is not
-    plain, or where a special case might play a part, gets a count of 0. Returns the number of tokens.
+    For these spaCy's affix rules take off each mark by itself and its infix rules split at the
+    hyphens. A chunk that is not plain, or where a special case might play a part, gets a count of
+    0. Returns the number of tokens.
     """
     filled = 0
     for chunk in range(start.size):
@@ -584,15 +610,17 @@ def _split_plain(
             continue
         hyphens = 0
         for at in range(core, core_end):
-            hyphens += np.int64(data[at] == 45)
+            if data[at] == 45:
+                hyphens += 1
         tokens = (core - low) + 2 * hyphens + 1 + marks
         if tokens > _MOST_PLAIN:
             continue
         counts[chunk] = tokens
         token = low
         for at in range(low, high):
-            # A token ends behind the bracket, in front of and behind a hyphen, and in front of each mark.
-            cut = at == core or at == core_end or (at > core_end and marks == 2)
+            # A token ends behind the bracket, in front of and behind a hyphen, and in front of each
+            # mark.
+            cut = at in (core, core_end) or (at > core_end and marks == 2)
             if core < at <= core_end and (data[at - 1] == 45 or (at < core_end and data[at] == 45)):
                 cut = True
             if cut and at > token:
@@ -610,8 +638,9 @@ def _split_plain(
 class ChunkMemo:
     """The codes of chunks, shared by all threads and kept in a file between runs.
 
-    ``tables`` is a pair of tables that nobody changes: a large one and a small one with what was learned of late. New chunks
-    make a new small table, and now and then a new large one, so readers never wait.
+    ``tables`` is a pair of tables that nobody changes: a large one and a small one with what was
+    learned of late. New chunks make a new small table, and now and then a new large one, so readers
+    never wait.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -638,7 +667,8 @@ class ChunkMemo:
             self.save()
 
     def save(self) -> None:
-        """Write the file if anything new is known; another process sees the old file or the new one."""
+        """Write the file if anything new is known; another process sees the old file or the new
+        one."""
         with self._lock:
             if self.path is None or len(self) == self._saved:
                 return
@@ -651,7 +681,7 @@ class ChunkMemo:
                     np.savez(
                         file, rows=rows[rows[:, 2] != 0], text=table.text, lengths=table.lengths
                     )
-                os.replace(file.name, self.path)
+                Path(file.name).replace(self.path)
             except OSError as error:
                 warnings.warn(
                     f"spaCy's words were not saved for the next run: {error}", stacklevel=2
@@ -665,7 +695,7 @@ def _load(path: Path) -> ChunkTable:
             rows, text, lengths = file["rows"], file["text"], file["lengths"]
         if (rows.dtype, text.dtype, lengths.dtype, rows.shape[1:]) != ("<u8", "u1", "<i4", (4,)):
             raise ValueError("not the arrays that belong there")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return empty_table()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         warnings.warn(f"{path} is damaged ({error}); spaCy's words are learned anew", stacklevel=2)
@@ -674,12 +704,15 @@ def _load(path: Path) -> ChunkTable:
     return merged(empty_table(), stored)
 
 
-@cache
 def chunk_memo() -> ChunkMemo:
     """The memo of this process; it is saved when the process ends."""
-    import spacy
+    with _FIRST:
+        return _chunk_memo()
 
-    version = f"{spacy.__version__}-unicode-{unicodedata.unidata_version}-{_LAYOUT}"
+
+@cache
+def _chunk_memo() -> ChunkMemo:
+    version = f"{metadata.version('spacy')}-unicode-{unicodedata.unidata_version}-{_LAYOUT}"
     memo = ChunkMemo(cache_folder() / f"spacy-words-{version}.npz")
     atexit.register(memo.save)
     return memo
