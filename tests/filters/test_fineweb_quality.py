@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from tamis.filters.fineweb_quality import FineWebQuality
+from tests.filters.text.peer import our_rules, their_rules
 from tests.filters.text.reference import (
     AWKWARD,
     assert_equal_measures,
@@ -74,20 +76,16 @@ def test_measures_are_the_quantities_that_are_declared() -> None:
     assert set(stage.measure(batch(["a b"]))) == names == {rule.measure for rule in stage.rules()}
 
 
-def test_the_same_decisions_as_datatrove(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = pytest.importorskip("datatrove.pipeline.filters.fineweb_quality_filter")
-    document = pytest.importorskip("datatrove.data").Document
-    monkeypatch.setattr(peer, "split_into_words", lambda text, language: text.split())
-    names = {
-        "empty": "min_lines",
-        "line_punct_ratio": "min_terminal_lines",
-        "short_line_ratio": "max_short_lines",
-        "char_dup_ratio": "max_duplicate_line_characters",
-        "list_ratio": "max_newline_ratio",
-    }
-    other = peer.FineWebQualityFilter()
-    stage, texts = FineWebQuality(), [*AWKWARD, *demo_texts()]
-    verdicts = stage.decide(stage.measure(batch(texts)))
-    ours = [verdicts.rules[rule].field if rule >= 0 else None for rule in verdicts.rule]
-    theirs = [other.filter(document(text=text, id="")) for text in texts]
-    assert ours == [None if verdict is True else names[verdict[1]] for verdict in theirs]
+def test_the_same_decisions_as_datatrove() -> None:
+    texts = [*AWKWARD, *demo_texts()]
+    assert len(texts) > 2000
+    assert our_rules(FineWebQuality(), texts) == their_rules("fineweb_quality", texts)
+
+
+def test_documents_that_are_not_alive_change_nothing() -> None:
+    texts = demo_texts()[:60]
+    documents = batch(texts)
+    documents.alive[::3] = False
+    every, some = FineWebQuality().measure(batch(texts)), FineWebQuality().measure(documents)
+    for name, values in every.items():
+        np.testing.assert_array_equal(some[name][documents.alive], values[documents.alive])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
 from tamis.filters.gopher_quality import GopherQuality
+from tests.filters.text.peer import our_rules, their_rules
 from tests.filters.text.reference import (
     AWKWARD,
     assert_equal_measures,
@@ -112,25 +114,16 @@ def test_measures_are_the_quantities_that_are_declared() -> None:
         assert {rule.measure for rule in stage.rules()} == names
 
 
-def test_the_same_decisions_as_datatrove(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = pytest.importorskip("datatrove.pipeline.filters.gopher_quality_filter")
-    document = pytest.importorskip("datatrove.data").Document
-    monkeypatch.setattr(peer, "split_into_words", lambda text, language: text.split())
-    names = {
-        "gopher_short_doc": "min_words",
-        "gopher_long_doc": "max_words",
-        "gopher_below_avg_threshold": "min_mean_word_length",
-        "gopher_above_avg_threshold": "max_mean_word_length",
-        "gopher_too_many_hashes": "max_hash_ratio",
-        "gopher_too_many_ellipsis": "max_ellipsis_ratio",
-        "gopher_too_many_bullets": "max_bullet_lines",
-        "gopher_too_many_end_ellipsis": "max_ellipsis_lines",
-        "gopher_below_alpha_threshold": "min_alphabetic_words",
-        "gopher_enough_stop_words": "min_stop_words",
-    }
-    other = peer.GopherQualityFilter()
-    stage, texts = GopherQuality(), [*AWKWARD, *demo_texts()]
-    verdicts = stage.decide(stage.measure(batch(texts)))
-    ours = [verdicts.rules[rule].field if rule >= 0 else None for rule in verdicts.rule]
-    theirs = [other.filter(document(text=text, id="")) for text in texts]
-    assert ours == [None if verdict is True else names[verdict[1]] for verdict in theirs]
+def test_the_same_decisions_as_datatrove() -> None:
+    texts = [*AWKWARD, *demo_texts()]
+    assert len(texts) > 2000
+    assert our_rules(GopherQuality(), texts) == their_rules("gopher_quality", texts)
+
+
+def test_documents_that_are_not_alive_change_nothing() -> None:
+    texts = demo_texts()[:60]
+    documents = batch(texts)
+    documents.alive[::3] = False
+    every, some = GopherQuality().measure(batch(texts)), GopherQuality().measure(documents)
+    for name, values in every.items():
+        np.testing.assert_array_equal(some[name][documents.alive], values[documents.alive])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from tamis.filters.gopher_repetition import GopherRepetition
+from tests.filters.text.peer import our_rules, their_rules
 from tests.filters.text.reference import (
     AWKWARD,
     assert_equal_measures,
@@ -35,6 +37,20 @@ def test_measures_are_exact(texts: tuple[str, ...]) -> None:
     assert_equal_measures(dolma, texts, repetition_dolma)
     dclm = GopherRepetition(preset="dclm", words="whitespace").measure(batch(texts))
     assert_equal_measures(dclm, texts, lambda text: repetition_dclm(text, words_of))
+
+
+def test_dclm_takes_the_words_of_uax29() -> None:
+    segment = pytest.importorskip("uniseg.wordbreak").words
+    stage = GopherRepetition(preset="dclm")
+    assert stage.words == "unicode"
+    texts = [*AWKWARD, *SAMPLE[::9]]
+    assert_equal_measures(
+        stage.measure(batch(texts)),
+        texts,
+        lambda text: repetition_dclm(
+            text, lambda text: [word for word in segment(text) if any(map(str.isalnum, word))]
+        ),
+    )
 
 
 @settings(deadline=None)
@@ -123,23 +139,16 @@ def test_measures_are_the_quantities_that_are_declared() -> None:
         assert {rule.measure for rule in stage.rules()} == {q.name for q in stage.provides()}
 
 
-def test_the_same_decisions_as_datatrove(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer = pytest.importorskip("datatrove.pipeline.filters.gopher_repetition_filter")
-    document = pytest.importorskip("datatrove.data").Document
-    monkeypatch.setattr(peer, "split_into_words", lambda text, language: text.split())
-    names = {
-        "empty": "min_characters",
-        "dup_para_frac": "max_duplicate_paragraphs",
-        "dup_para_char_frac": "max_duplicate_paragraph_characters",
-        "dup_line_frac": "max_duplicate_lines",
-        "dup_line_char_frac": "max_duplicate_line_characters",
-        **{f"top_{n}_gram": f"max_top_ngram.{n}" for n in (2, 3, 4)},
-        **{f"duplicated_{n}_n_grams": f"max_duplicated_ngrams.{n}" for n in range(5, 11)},
-    }
-    other = peer.GopherRepetitionFilter()
-    stage, texts = GopherRepetition(), [*AWKWARD, *demo_texts()]
-    verdicts = stage.decide(stage.measure(batch(texts)))
-    ours = [verdicts.rules[rule].field if rule >= 0 else None for rule in verdicts.rule]
-    theirs = [other.filter(document(text=text, id="")) for text in texts]
-    assert ours == [None if verdict is True else names[verdict[1]] for verdict in theirs]
+def test_the_same_decisions_as_datatrove() -> None:
+    texts = [*AWKWARD, *demo_texts()]
     assert len(texts) > 2000
+    assert our_rules(GopherRepetition(), texts) == their_rules("gopher_repetition", texts)
+
+
+def test_documents_that_are_not_alive_change_nothing() -> None:
+    texts = demo_texts()[:60]
+    documents = batch(texts)
+    documents.alive[::3] = False
+    every, some = GopherRepetition().measure(batch(texts)), GopherRepetition().measure(documents)
+    for name, values in every.items():
+        np.testing.assert_array_equal(some[name][documents.alive], values[documents.alive])

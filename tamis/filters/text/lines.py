@@ -319,8 +319,8 @@ def _join_paragraphs(
     found = 0
     for doc in range(first.size - 1):
         bits = solid[block[doc] : block[doc + 1]]
-        low = offsets[doc] + next_bit(bits, 0, 64 * bits.size)
-        high = offsets[doc] + last_bit(bits, 0, 64 * bits.size)
+        low = offsets[doc] + next_bit(bits, np.int64(0), 64 * bits.size)
+        high = offsets[doc] + last_bit(bits, np.int64(0), 64 * bits.size)
         opened = False
         for line in range(line_first[doc], line_first[doc + 1]):
             if line_end[line] <= low:
