@@ -12,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Buffer
 
 from tamis.pipeline.documents import TEXT
 from tamis.pipeline.readers.sizes import Size
 
 GROUP_BYTES = 16_000_000
-"""Uncompressed bytes of a Parquet row group or Zstandard frame: what a later run can split a shard into."""
+"""Uncompressed bytes of a Parquet row group or Zstandard frame: what a later run can split a shard
+into.
+"""
 
 
 class Output(BaseModel):
@@ -53,9 +56,9 @@ class _Sink(Protocol):
 class ShardWriter:
     """Writes batches of ``schema`` into shards; the same batches give the same bytes.
 
-    ``open_shard(number)`` gives a context manager over a binary file to write to; entering and leaving it is all that is
-    done to a file, so whether it appears under its name at once is up to the caller. No shard is opened before there is a
-    document for it.
+    ``open_shard(number)`` gives a context manager over a binary file to write to; entering and
+    leaving it is all that is done to a file, so whether it appears under its name at once is up to
+    the caller. No shard is opened before there is a document for it.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class ShardWriter:
         return self.shards
 
     def abort(self, error: BaseException) -> None:
-        """Leaves the open shard with ``error``, so that its context manager can throw the file away."""
+        """Leaves the open shard with ``error``, so that its context manager can throw the file
+        away.
+        """
         if self._context is not None:
             context, self._context = self._context, None
             context.__exit__(type(error), error, error.__traceback__)
@@ -127,9 +132,9 @@ class _Counted(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: object, /) -> int:
-        size = memoryview(data).nbytes  # type: ignore[arg-type]
-        self.file.write(data)  # type: ignore[arg-type]
+    def write(self, data: Buffer, /) -> int:
+        size = memoryview(data).nbytes
+        self.file.write(data)
         self.written += size
         return size
 
@@ -138,7 +143,9 @@ class _Counted(io.RawIOBase):
 
 
 class _ParquetSink:
-    """Zstandard Parquet. Dictionaries and statistics are left out where values hardly repeat: the text and the ids."""
+    """Zstandard Parquet. Dictionaries and statistics are left out where values hardly repeat: the
+    text and the ids.
+    """
 
     def __init__(self, file: _Counted, schema: pa.Schema, level: int) -> None:
         plain = [name for name in schema.names if name not in ("id", TEXT, "url")]
@@ -184,4 +191,4 @@ _SINKS: dict[str, Callable[[_Counted, pa.Schema, int], _Sink]] = {
 
 def _rows_per_group(batch: pa.RecordBatch) -> int:
     """How many rows of a batch make a group, so that a huge batch is not one group."""
-    return max(1, GROUP_BYTES * batch.num_rows // (batch.nbytes + 1))
+    return max(1, GROUP_BYTES * int(batch.num_rows) // (int(batch.nbytes) + 1))

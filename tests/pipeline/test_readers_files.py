@@ -28,14 +28,28 @@ COMPRESS = {
     ".zst": zstandard.ZstdCompressor().compress,
     ".bz2": bz2.compress,
 }
-LINES = b"".join(json.dumps({"id": str(number), "text": f"text {number} {random.Random(number).random()}"}).encode() + b"\n" for number in range(5000))
+LINES = b"".join(
+    json.dumps(
+        {"id": str(number), "text": f"text {number} {random.Random(number).random()}"}
+    ).encode()
+    + b"\n"
+    for number in range(5000)
+)
 
 
-# --------------------------------------------------------------------------------------------------- finding
+# ---------------------------------------------------------------------- finding
 
 
 def test_folders_globs_lists_and_order(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.jsonl", "sub/deep/c.jsonl", "_SUCCESS", ".hidden.jsonl", "sub/_tmp/d.jsonl", "notes.md"):
+    for name in (
+        "b.jsonl",
+        "a.jsonl",
+        "sub/deep/c.jsonl",
+        "_SUCCESS",
+        ".hidden.jsonl",
+        "sub/_tmp/d.jsonl",
+        "notes.md",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write(tmp_path / name, {"text": name})
     notes: list[str] = []
@@ -45,7 +59,11 @@ def test_folders_globs_lists_and_order(tmp_path: Path) -> None:
     assert len(list_files(Input(path=str(tmp_path / "*.jsonl")))) == 2
     assert len(list_files(Input(path=str(tmp_path / "**" / "*.jsonl")))) >= 3
     listed = Input(path=[str(tmp_path / "b.jsonl"), str(tmp_path / "a.jsonl"), str(tmp_path)])
-    assert [Path(file.path).name for file in list_files(listed)] == ["b.jsonl", "a.jsonl", "c.jsonl"]
+    assert [Path(file.path).name for file in list_files(listed)] == [
+        "b.jsonl",
+        "a.jsonl",
+        "c.jsonl",
+    ]
 
 
 def test_names_with_wildcard_characters(tmp_path: Path) -> None:
@@ -76,7 +94,10 @@ def test_the_fingerprint_follows_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("crawl.jsonl.gz", r"crawl\.jsonl\.gz does not exist in .*; did you mean 'craw1\.jsonl\.gz'\?"),
+        (
+            "crawl.jsonl.gz",
+            r"crawl\.jsonl\.gz does not exist in .*; did you mean 'craw1\.jsonl\.gz'\?",
+        ),
         ("*.parquet", r"no file matches .*\*\.parquet"),
         ("no/such/folder/a.jsonl", r"does not exist"),
         ("data.bin", r"the extension tells no format"),
@@ -143,12 +164,14 @@ def test_an_input_with_a_mistake_is_told() -> None:
     assert Input(path="x", max_document_bytes="1MB").max_document_bytes == 1_000_000  # type: ignore[arg-type]
 
 
-# --------------------------------------------------------------------------------------------------- damage
+# ---------------------------------------------------------------------- damage
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
 @pytest.mark.parametrize("named", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2"])
-def test_the_extension_may_lie_about_the_compression(tmp_path: Path, suffix: str, named: str) -> None:
+def test_the_extension_may_lie_about_the_compression(
+    tmp_path: Path, suffix: str, named: str
+) -> None:
     path = tmp_path / f"a{named}"
     path.write_bytes(COMPRESS[suffix](LINES))
     for slice_bytes in (10**8, 30_000):
@@ -158,7 +181,9 @@ def test_the_extension_may_lie_about_the_compression(tmp_path: Path, suffix: str
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
 @pytest.mark.parametrize("part", [0.7, 0.99])
-def test_a_truncated_stream_gives_what_is_there_and_says_so(tmp_path: Path, suffix: str, part: float) -> None:
+def test_a_truncated_stream_gives_what_is_there_and_says_so(
+    tmp_path: Path, suffix: str, part: float
+) -> None:
     whole = COMPRESS[suffix](LINES * 20)
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(whole[: int(len(whole) * part)])
@@ -189,7 +214,9 @@ def test_a_damaged_stream_never_ends_the_run_with_a_traceback(tmp_path: Path, su
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.arrow"])
 def test_a_file_that_cannot_be_read_at_all_is_one_sentence(tmp_path: Path, name: str) -> None:
-    magic = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd"}.get(name[-2:], {"zst": b"\x28\xb5\x2f\xfd"}.get(name[-3:], b""))
+    magic = {"gz": b"\x1f\x8b", "zst": b"\x28\xb5\x2f\xfd"}.get(
+        name[-2:], {"zst": b"\x28\xb5\x2f\xfd"}.get(name[-3:], b"")
+    )
     (tmp_path / name).write_bytes(magic + b"\xff" * 100)
     with pytest.raises(TamisError, match=name) as caught:
         read(Input(path=str(tmp_path / name)))
@@ -206,10 +233,12 @@ def test_a_bomb_is_one_bad_record(tmp_path: Path, suffix: str) -> None:
     assert [record.position for record in bad] == ["line 2"]
 
 
-# --------------------------------------------------------------------------------------------------- tables
+# ---------------------------------------------------------------------- tables
 
 
-def table(tmp_path: Path, columns: dict[str, Any], name: str = "a.parquet", **options: Any) -> Input:
+def table(
+    tmp_path: Path, columns: dict[str, Any], name: str = "a.parquet", **options: Any
+) -> Input:
     pq.write_table(pa.table(columns), tmp_path / name, **options)
     return Input(path=str(tmp_path / name))
 
@@ -229,7 +258,9 @@ def test_parquet_rows_that_are_no_documents(tmp_path: Path) -> None:
 
 def test_parquet_without_the_text_column(tmp_path: Path) -> None:
     entry = table(tmp_path, {"texts": ["a"], "url": ["b"]})
-    with pytest.raises(RecipeError, match=r"a\.parquet has no column 'text'; did you mean 'texts'\?"):
+    with pytest.raises(
+        RecipeError, match=r"a\.parquet has no column 'text'; did you mean 'texts'\?"
+    ):
         read(entry)
     assert texts(read(entry.model_copy(update={"text": "texts"}))[0]) == ["a"]
     entry = table(tmp_path, {"zzz": ["a"], "url": ["b"]})
@@ -286,8 +317,12 @@ def test_parquet_schemas_that_differ(tmp_path: Path) -> None:
 def test_parquet_declared_columns(tmp_path: Path) -> None:
     entry = table(tmp_path, {"text": ["a", "b"], "n": ["1", "one"], "other": [1, 2]})
     rows, bad = read(entry.model_copy(update={"columns": {"n": "int64", "absent": "string"}}))
-    assert [(row["n"], row["absent"], set(row)) for row in rows] == [(1, None, {"id", "text", "n", "absent"})]
-    assert [record.reason for record in bad] == ["column 'n' is 'one' (string), not int64 as declared"]
+    assert [(row["n"], row["absent"], set(row)) for row in rows] == [
+        (1, None, {"id", "text", "n", "absent"})
+    ]
+    assert [record.reason for record in bad] == [
+        "column 'n' is 'one' (string), not int64 as declared"
+    ]
 
 
 def test_truncated_parquet_and_arrow(tmp_path: Path) -> None:
@@ -312,13 +347,14 @@ def test_a_big_row_group_comes_in_small_batches(tmp_path: Path) -> None:
     assert sum(sizes) == 5000 and max(sizes) <= 110
 
 
-# ------------------------------------------------------------------------------------------------ CSV and text
+# ---------------------------------------------------------------------- CSV and text
 
 
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(
-        b'\xef\xbb\xbfid,text,n\n1,"two\nlines, and ""quotes""",3\n2,too,many,fields\n3,plain,x\n4,\xff,1\n5,,2\n'
+        b'\xef\xbb\xbfid,text,n\n1,"two\nlines, and ""quotes""",3\n2,too,many,fields\n'
+        b"3,plain,x\n4,\xff,1\n5,,2\n"
     )
     rows, bad = read(Input(path=str(path)))
     assert [(row["id"], row["text"], row["n"]) for row in rows] == [

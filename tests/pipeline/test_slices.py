@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_zstd_frames_cut_inside_lines(
     edges = sorted({0, len(content), *(cut % len(content) for cut in cuts)})
     skippable = struct.pack("<II", 0x184D2A53, 5) + b"hello"
     stored = b""
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         with_size = data.draw(st.booleans())
         compressor = zstandard.ZstdCompressor(
             write_checksum=data.draw(st.booleans()), write_content_size=with_size

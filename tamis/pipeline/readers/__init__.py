@@ -5,7 +5,8 @@
     plan_slices     the parts that one task each reads, below the file wherever the format allows
     read_slice      a slice's documents in batches, and what could not be read as ``BadRecord``
 
-A bad document never stops a run, and never disappears: it comes out as a ``BadRecord`` with its position and a reason.
+A bad document never stops a run, and never disappears: it comes out as a ``BadRecord`` with its
+position and a reason.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ def read_slice(
 ) -> Iterator[pa.RecordBatch | BadRecord]:
     """The documents of a slice in the order of the input, and what could not be read.
 
-    Batches have exactly ``schema`` (from ``declare_schema``), at most ``batch_rows`` rows and about ``batch_bytes`` of input
-    each; none is empty. A missing id is made from the content. A value that does not fit its column makes the document a
-    ``BadRecord`` where ``Input.columns`` declares the column, else it is kept in ``extra``. Raises TamisError if a file
-    cannot be read at all; if only its rest cannot be read, that is one BadRecord.
+    Batches have exactly ``schema`` (from ``declare_schema``), at most ``batch_rows`` rows and about
+    ``batch_bytes`` of input each; none is empty. A missing id is made from the content. A value
+    that does not fit its column makes the document a ``BadRecord`` where ``Input.columns`` declares
+    the column, else it is kept in ``extra``. Raises TamisError if a file cannot be read at all; if
+    only its rest cannot be read, that is one BadRecord.
     """
     entry = as_inputs(inputs)[part.input]
     if part.format == "jsonl":

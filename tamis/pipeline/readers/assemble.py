@@ -13,7 +13,8 @@ from tamis.pipeline.readers.inputs import Input
 def assemble(
     columns: dict[str, pa.Array], rows: int, entry: Input, schema: pa.Schema, name: str
 ) -> pa.RecordBatch:
-    """A batch of ``schema`` from its columns by name: absent ones are null, ``source`` is set, and missing ids are made.
+    """A batch of ``schema`` from its columns by name: absent ones are null, ``source`` is set, and
+    missing ids are made.
 
     ``name`` is the file's, for the ids: see ``documents.content_id``.
     """
@@ -34,7 +35,7 @@ def assemble(
 def fill_ids(ids: pa.StringArray, text: pa.LargeStringArray, name: str) -> pa.StringArray:
     """The ids with ``documents.content_id(name, text)`` where they are null."""
     data, offsets = utf8_view(text)
-    raw = memoryview(data)
+    raw = memoryview(data.data)
     path = xxhash.xxh3_128(name.encode() + b"\0")
     missing = np.flatnonzero(ids.is_null().to_numpy(zero_copy_only=False))
     made = []

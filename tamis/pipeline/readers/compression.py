@@ -6,7 +6,8 @@ import bz2
 import struct
 import sys
 import zlib
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from io import BufferedReader
+from typing import NamedTuple, Protocol, cast
 
 import pyarrow as pa
 from isal import igzip, igzip_lib
@@ -18,17 +19,24 @@ _SKIPPABLE_MAGIC = 0x184D2A50  # the low four bits are free
 _SEEKABLE_FOOTER_MAGIC = 0x8F92EAB1
 _SKIPPABLE_HEADER = 8
 
-READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, igzip_lib.IsalError, pa.ArrowException)
+READ_ERRORS: tuple[type[Exception], ...] = (
+    OSError, EOFError, ValueError, zlib.error, pa.ArrowException,
+    cast(type[Exception], igzip_lib.IsalError),
+)  # fmt: skip
 """What reading a broken file can raise."""
 
 
 class ByteStream(Protocol):
+    """What can be read from the front to the end."""
+
     def readinto(self, buffer: memoryview, /) -> int | None: ...
     def read(self, size: int, /) -> bytes: ...
 
 
 class Span:
-    """The bytes of a file from its current position on, up to ``length`` of them; closing it leaves the file open."""
+    """The bytes of a file from its current position on, up to ``length`` of them; closing it leaves
+    the file open.
+    """
 
     def __init__(self, file: ByteStream, length: int | None = None) -> None:
         self.file, self.left, self.closed = file, sys.maxsize if length is None else length, False
@@ -67,12 +75,13 @@ def sniff(head: bytes) -> str | None:
 def decompressed(file: ByteStream, compression: str | None) -> ByteStream:
     """The plain bytes of ``file`` from its current position on.
 
-    Several gzip members or Zstandard frames in a row are one stream. The memory needed does not depend on how well the
-    data compresses (Zstandard: windows of up to 128 MiB, the limit of the format's own tool). A truncated or damaged file
-    raises one of ``READ_ERRORS`` where the damage is.
+    Several gzip members or Zstandard frames in a row are one stream. The memory needed does not
+    depend on how well the data compresses (Zstandard: windows of up to 128 MiB, the limit of the
+    format's own tool). A truncated or damaged file raises one of ``READ_ERRORS`` where the damage
+    is.
     """
     if compression == "gzip":
-        return cast(ByteStream, igzip.IGzipFile(fileobj=file, mode="rb"))
+        return cast(ByteStream, igzip.IGzipFile(fileobj=file, mode="rb"))  # type: ignore[no-untyped-call]
     if compression == "zstd":
         return _Zstd(file)
     if compression == "bz2":
@@ -81,7 +90,9 @@ def decompressed(file: ByteStream, compression: str | None) -> ByteStream:
 
 
 class _Zstd:
-    """Arrow's reader: unlike that of python-zstandard it tells a truncated file from a finished one."""
+    """Arrow's reader: unlike that of python-zstandard it tells a truncated file from a finished
+    one.
+    """
 
     def __init__(self, file: ByteStream) -> None:
         self.stream = pa.CompressedInputStream(pa.PythonFile(Span(file), mode="r"), "zstd")
@@ -100,11 +111,13 @@ class Frame(NamedTuple):
     stop: int
 
 
-def zstd_frames(file: BinaryIO, size: int, walk: bool = True) -> list[Frame]:
-    """The frames of a Zstandard file, without decompressing it: from its seek table, else (``walk``) from block headers.
+def zstd_frames(file: BufferedReader, size: int, walk: bool = True) -> list[Frame]:
+    """The frames of a Zstandard file, without decompressing it: from its seek table, else
+    (``walk``) from block headers.
 
-    Returns an empty list if the file has no seek table and ``walk`` is False, or if its structure is broken.
-    Source: RFC 8878 sections 3.1.1 and 3.1.2; zstd's contrib/seekable_format for the table.
+    Returns an empty list if the file has no seek table and ``walk`` is False, or if its structure
+    is broken. Source: RFC 8878 sections 3.1.1 and 3.1.2; zstd's contrib/seekable_format for the
+    table.
     """
     frames = _seek_table(file, size)
     if frames or not walk:
@@ -115,7 +128,7 @@ def zstd_frames(file: BinaryIO, size: int, walk: bool = True) -> list[Frame]:
         return []
 
 
-def _seek_table(file: BinaryIO, size: int) -> list[Frame]:
+def _seek_table(file: BufferedReader, size: int) -> list[Frame]:
     if size < _SKIPPABLE_HEADER + 9:
         return []
     file.seek(size - 9)
@@ -134,7 +147,7 @@ def _seek_table(file: BinaryIO, size: int) -> list[Frame]:
     return frames if position == size - table_size else []
 
 
-def _walk_frames(file: BinaryIO, size: int) -> list[Frame]:
+def _walk_frames(file: BufferedReader, size: int) -> list[Frame]:
     frames, position = [], 0
     while position < size:
         file.seek(position)
@@ -161,7 +174,7 @@ def _frame_header_size(descriptor: int) -> int:
     return 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3] + content_size
 
 
-def _end_of_blocks(file: BinaryIO, position: int) -> int:
+def _end_of_blocks(file: BufferedReader, position: int) -> int:
     last = False
     while not last:
         file.seek(position)

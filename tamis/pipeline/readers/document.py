@@ -10,15 +10,17 @@ import pyarrow as pa
 from tamis.pipeline.documents import ID, SOURCE, TEXT
 from tamis.pipeline.readers.inputs import EXTRA, Input
 from tamis.pipeline.readers.records import nearest
-from tamis.pipeline.readers.values import Convert, Mismatch, converter, describe, json_text
+from tamis.pipeline.readers.values import Convert, MismatchError, converter, describe, json_text
 
 
-class BadDocument(Exception):
+class BadDocumentError(Exception):
     """Why a line gives no document."""
 
 
 class DocumentParser:
-    """Lines to rows of the declared columns, one at a time; it decides about everything that is unusual."""
+    """Lines to rows of the declared columns, one at a time; it decides about everything that is
+    unusual.
+    """
 
     def __init__(self, entry: Input, schema: pa.Schema) -> None:
         self.entry = entry
@@ -38,7 +40,7 @@ class DocumentParser:
         return self.names[self.columns[key][0]] if key in self.columns else ""
 
     def parse(self, line: bytes) -> list[Any]:
-        """The values in the order of the schema; raises BadDocument."""
+        """The values in the order of the schema; raises BadDocumentError."""
         document = self._object(line)
         row: list[Any] = [None] * len(self.names)
         extra: dict[str, Any] = {}
@@ -56,12 +58,12 @@ class DocumentParser:
                 continue
             try:
                 row[index] = convert(value)
-            except Mismatch:
+            except MismatchError:
                 if not self.has_extra or key == self.entry.text:
-                    raise BadDocument(self._mismatch(key, value)) from None
+                    raise BadDocumentError(self._mismatch(key, value)) from None
                 extra[key] = value
         if row[self.names.index(TEXT)] is None:
-            raise BadDocument(self._no_text(document))
+            raise BadDocumentError(self._no_text(document))
         if extra:
             index = self.names.index(EXTRA)
             row[index] = self._merged(row[index], extra)
@@ -69,15 +71,14 @@ class DocumentParser:
 
     def _object(self, line: bytes) -> dict[str, Any]:
         if len(line) > self.entry.max_document_bytes:
-            raise BadDocument(too_long(self.entry))
+            raise BadDocumentError(too_long(self.entry))
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise BadDocument(f"invalid JSON: {str(error).replace(' line 1', '')}") from None
+            raise BadDocumentError(f"invalid JSON: {str(error).replace(' line 1', '')}") from None
         if not isinstance(document, dict):
-            raise BadDocument(
-                f"the line is {'null' if document is None else describe(document)}, not a JSON object"
-            )
+            found = "null" if document is None else describe(document)
+            raise BadDocumentError(f"the line is {found}, not a JSON object")
         return document
 
     def _is_source(self, key: str) -> bool:
@@ -106,4 +107,5 @@ class DocumentParser:
 
 
 def too_long(entry: Input) -> str:
+    """The reason for passing over a line or text of more bytes than allowed."""
     return f"longer than max_document_bytes ({entry.max_document_bytes:,})"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -49,14 +49,17 @@ class InputFile:
 
 
 def as_inputs(inputs: Input | Sequence[Input]) -> list[Input]:
+    """One input, or several, as a list."""
     return [inputs] if isinstance(inputs, Input) else list(inputs)
 
 
 def list_files(inputs: Input | Sequence[Input], notes: list[str] | None = None) -> list[InputFile]:
-    """The files of the inputs, in the order of the inputs and sorted by path within each path of an input.
+    """The files of the inputs, in the order of the inputs and sorted by path within each path of an
+    input.
 
-    Empty files, and files in a folder whose extension says nothing, are left out; ``notes`` is told which. Raises
-    RecipeError for a path that does not exist (with the nearest that does), for an unknown format, and if nothing is left.
+    Empty files, and files in a folder whose extension says nothing, are left out; ``notes`` is told
+    which. Raises RecipeError for a path that does not exist (with the nearest that does), for an
+    unknown format, and if nothing is left.
     """
     notes = notes if notes is not None else []
     files: list[InputFile] = []
@@ -82,7 +85,9 @@ def list_files(inputs: Input | Sequence[Input], notes: list[str] | None = None) 
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path in it; RecipeError if its protocol is unknown or its package not installed."""
+    """The file system of a URL and the path in it; RecipeError if its protocol is unknown or its
+    package not installed.
+    """
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -91,14 +96,14 @@ def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def seeks_cheaply(fs: fsspec.AbstractFileSystem) -> bool:
-    """Whether reading a few bytes in many places costs little: no request over a network for each."""
+    """Whether reading a few bytes in many places costs little: no request for each."""
     return isinstance(fs, LocalFileSystem | MemoryFileSystem)
 
 
 def fingerprint(info: dict[str, Any]) -> str:
     """What tells one version of a file from another, from fsspec's ``info``."""
     if "ino" in info:
-        return f"{info['size']}-{os.stat(info['name']).st_mtime_ns}"
+        return f"{info['size']}-{Path(info['name']).stat().st_mtime_ns}"
     for key in (
         "ETag",
         "etag",
@@ -169,7 +174,9 @@ def _find(
 
 
 def _walk(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]:
-    """All regular files below a folder but the hidden ones: names that begin with ``.`` or ``_``, as in Hadoop and Spark."""
+    """All regular files below a folder but the hidden ones: names that begin with ``.`` or ``_``,
+    as in Hadoop and Spark.
+    """
     found = {}
     for path, info in fs.find(root, detail=True).items():
         inner = PurePosixPath(path[len(root.rstrip("/")) + 1 :])
@@ -181,7 +188,7 @@ def _walk(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]
 def _regular(fs: fsspec.AbstractFileSystem, info: dict[str, Any]) -> bool:
     """A link counts as what it leads to, so that no device, pipe or folder is read through it."""
     if isinstance(fs, LocalFileSystem):
-        return os.path.isfile(info["name"])
+        return Path(info["name"]).is_file()
     return bool(info["type"] == "file")
 
 
@@ -199,7 +206,7 @@ def _format(path: str, wanted: str) -> tuple[str | None, str | None]:
 def _as_written(fs: fsspec.AbstractFileSystem, path: str, pattern: str) -> str:
     if not isinstance(fs, LocalFileSystem):
         return str(fs.unstrip_protocol(path))
-    if "://" in pattern or os.path.isabs(os.path.expanduser(pattern)):
+    if "://" in pattern or Path(pattern).expanduser().is_absolute():
         return path
     return os.path.relpath(path)
 

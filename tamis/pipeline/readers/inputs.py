@@ -15,7 +15,9 @@ from tamis.pipeline.readers.sizes import Size
 Format = Literal["auto", "jsonl", "parquet", "arrow", "csv", "txt"]
 
 EXTRA = "extra"
-"""The string column that holds, as a JSON object, the keys of a document that no column was declared for."""
+"""The string column that holds, as a JSON object, the keys of a document that no column was
+declared for.
+"""
 
 TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -37,8 +39,8 @@ TYPES: dict[str, pa.DataType] = {
 class Input(BaseModel):
     """One ``input:`` entry of a recipe: which files, and which of their columns.
 
-    ``text`` and ``id`` name columns in the file, which are then called ``text`` and ``id``; another column of the file that
-    already has that name is left out.
+    ``text`` and ``id`` name columns in the file, which are then called ``text`` and ``id``; another
+    column of the file that already has that name is left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,13 +48,19 @@ class Input(BaseModel):
     path: str | list[str]
     """Any fsspec URL; globs, folders (read recursively) and lists of them."""
     source: str | None = None
-    """The value of the ``source`` column for all documents; None leaves the file's own ``source`` column, if any."""
+    """The value of the ``source`` column for all documents; None leaves the file's own ``source``
+    column, if any.
+    """
     format: Format = "auto"
-    """``auto`` goes by the extension (.jsonl .ndjson .json .parquet .arrow .csv .tsv .txt, then .gz .zst .bz2)."""
+    """``auto`` goes by the extension (.jsonl .ndjson .json .parquet .arrow .csv .tsv .txt, then .gz
+    .zst .bz2).
+    """
     text: str = "text"
     id: str = "id"
     columns: dict[str, str] | None = None
-    """The further columns to read and their Arrow types; None reads all columns, of the types found in the files."""
+    """The further columns to read and their Arrow types; None reads all columns, of the types found
+    in the files.
+    """
     max_document_bytes: Size = 32_000_000
     """A longer line or text is a bad record; it is skipped without being held in memory."""
 
@@ -79,7 +87,9 @@ class Input(BaseModel):
 
 
 def parse_type(name: str) -> pa.DataType:
-    """The Arrow type called ``name``: one of ``TYPES``, ``list<T>`` or ``struct<name: T, ...>``; else raises ValueError."""
+    """The Arrow type called ``name``: one of ``TYPES``, ``list<T>`` or ``struct<name: T, ...>``;
+    else raises ValueError.
+    """
     name = name.strip()
     if name in TYPES:
         return TYPES[name]

@@ -13,7 +13,7 @@ from tamis.pipeline.documents import ID, PADDING, RESERVED, SOURCE, TEXT
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers import scan
 from tamis.pipeline.readers.assemble import assemble
-from tamis.pipeline.readers.document import BadDocument, DocumentParser, too_long
+from tamis.pipeline.readers.document import BadDocumentError, DocumentParser, too_long
 from tamis.pipeline.readers.inputs import Input
 from tamis.pipeline.readers.lines import Block, TooLong, slice_lines
 from tamis.pipeline.readers.records import BadRecord, excerpt
@@ -53,7 +53,9 @@ def position(part: Slice, offset: int, line: int) -> str:
 
 
 class BlockParser:
-    """Blocks of lines to batches: the kernel reads what is as expected, ``DocumentParser`` the odd lines."""
+    """Blocks of lines to batches: the kernel reads what is as expected, ``DocumentParser`` the odd
+    lines.
+    """
 
     def __init__(self, part: Slice, entry: Input, schema: pa.Schema, batch_rows: int) -> None:
         self.part, self.entry, self.schema = part, entry, schema
@@ -77,7 +79,10 @@ class BlockParser:
 
     def _kinds(self) -> dict[str, int]:
         """What the kernel lets stand under each key."""
-        kinds = {key: _kind(self.schema.field(index)) for key, (index, _) in self.document.columns.items()}
+        kinds = {
+            key: _kind(self.schema.field(index))
+            for key, (index, _) in self.document.columns.items()
+        }
         left_out = [*RESERVED, TEXT, ID]
         if self.entry.source is not None:
             left_out.append(SOURCE)
@@ -87,7 +92,10 @@ class BlockParser:
         """The documents of a block, in batches, and its lines that are none."""
         source = np.frombuffer(block.buffer, np.uint8)
         if len(self.text) < len(source):
-            self.text, self.values = np.empty(len(source), np.uint8), np.empty(len(source), np.uint8)
+            self.text, self.values = (
+                np.empty(len(source), np.uint8),
+                np.empty(len(source), np.uint8),
+            )
         valid = is_utf8(block)
         at = 0
         while at < block.length:
@@ -118,7 +126,7 @@ class BlockParser:
                 try:
                     parsed.append(self.document.parse(line))
                     order[row] = rows + len(parsed) - 1
-                except BadDocument as error:
+                except BadDocumentError as error:
                     order[row] = -1
                     where = position(self.part, block.offset + start, number)
                     yield BadRecord(where, str(error), excerpt(line))
@@ -128,8 +136,12 @@ class BlockParser:
         if rows:
             yield assemble(columns, rows, self.entry, self.schema, self.part.name)
 
-    def _merge(self, columns: dict[str, pa.Array], parsed: list[list[Any]], order: Any) -> dict[str, pa.Array]:
-        """The rows in ``order``, an index into the kernel's rows and then those that were parsed one by one."""
+    def _merge(
+        self, columns: dict[str, pa.Array], parsed: list[list[Any]], order: Any
+    ) -> dict[str, pa.Array]:
+        """The rows in ``order``, an index into the kernel's rows and then those that were parsed
+        one by one.
+        """
         taken = pa.array(order)
         merged = {}
         for index, field in enumerate(self.schema):
@@ -137,7 +149,9 @@ class BlockParser:
             if field.name in columns:
                 values = pa.concat_arrays([columns[field.name], values])
             else:
-                values = pa.concat_arrays([pa.nulls(len(self.odd), field.type)[: self._rows], values])
+                values = pa.concat_arrays(
+                    [pa.nulls(len(self.odd), field.type)[: self._rows], values]
+                )
             merged[field.name] = values.take(taken)
         return merged
 
@@ -170,7 +184,8 @@ class BlockParser:
 
     def _strings(self, column: int, rows: int) -> pa.StringArray:
         """The raw values of a column; null where there is none."""
-        starts, stops, state = (array[column, :rows] for array in (self.starts, self.stops, self.state))
+        starts, stops = self.starts[column, :rows], self.stops[column, :rows]
+        state = self.state[column, :rows]
         present = state == scan.PRESENT
         size = int(np.sum(stops - starts, where=present))
         data = np.empty(size + scan.WIDTH, np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedReader
 
 from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, Span, decompressed, sniff
 from tamis.pipeline.readers.records import EXCERPT_CHARACTERS
@@ -17,7 +17,9 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass
 class Block:
-    """Whole lines, each ended by a newline: ``buffer[:length]``, with ``PADDING`` bytes behind; valid until the next block."""
+    """Whole lines, each ended by a newline: ``buffer[:length]``, with ``PADDING`` bytes behind;
+    valid until the next block.
+    """
 
     buffer: bytearray
     length: int
@@ -42,13 +44,14 @@ class Broken:
 
 
 def slice_lines(
-    file: BinaryIO, part: Slice, block_bytes: int, max_line: int
+    file: BufferedReader, part: Slice, block_bytes: int, max_line: int
 ) -> Iterator[Block | TooLong | Broken]:
     """The lines of a slice of a JSONL file.
 
-    A slice owns the lines that begin behind its start and not behind its stop (the first slice: also the line at 0). So a
-    slice that does not begin the file drops everything up to its first newline, and reads on to the end of the line that
-    crosses its stop, or begins there: every line is read exactly once, wherever the cuts are.
+    A slice owns the lines that begin behind its start and not behind its stop (the first slice:
+    also the line at 0). So a slice that does not begin the file drops everything up to its first
+    newline, and reads on to the end of the line that crosses its stop, or begins there: every line
+    is read exactly once, wherever the cuts are.
     """
     if part.unit == "file":
         compression = sniff(file.read(4))
@@ -61,12 +64,14 @@ def slice_lines(
 
 
 class LineReader:
-    """Cuts a stream into ``Block``; a line longer than ``max_line`` is passed over without being held."""
+    """Cuts a stream into ``Block``; a line longer than ``max_line`` is passed over without being
+    held.
+    """
 
     def __init__(
         self,
         own: ByteStream,
-        rest: tuple[BinaryIO, Slice] | None,
+        rest: tuple[BufferedReader, Slice] | None,
         first: bool,
         block_bytes: int,
         max_line: int,
@@ -110,7 +115,9 @@ class LineReader:
         return len(self.buffer) - PADDING
 
     def _fill(self) -> bool:
-        """Reads until the buffer is full; True at the end of the stream or of what can be read of it."""
+        """Reads until the buffer is full; True at the end of the stream or of what can be read of
+        it.
+        """
         view = memoryview(self.buffer)[: self._capacity]
         try:
             while self.filled < len(view):
@@ -124,7 +131,7 @@ class LineReader:
         return False
 
     def _grow(self) -> None:
-        """Small files need small buffers; a long line needs one that holds it, up to ``max_line``."""
+        """Small files need small buffers; a long line needs one that holds it."""
         limit = self.block_bytes + self.max_line
         wanted = (
             min(4 * self._capacity, self.block_bytes)
@@ -166,7 +173,9 @@ class LineReader:
         return found
 
     def _last(self) -> Iterator[Block | TooLong | Broken]:
-        """The lines at the end of the stream, and of the line that crosses the slice's end what lies behind it."""
+        """The lines at the end of the stream, and of the line that crosses the slice's end what
+        lies behind it.
+        """
         whole = self.buffer.rfind(b"\n", 0, self.filled) + 1
         if whole:
             yield from self._block(whole)
@@ -181,7 +190,7 @@ class LineReader:
             self.filled += 1
             yield from self._block(self.filled)
 
-    def _read_rest(self, file: BinaryIO, part: Slice) -> None:
+    def _read_rest(self, file: BufferedReader, part: Slice) -> None:
         """Appends what follows the slice up to its first newline, or until the line is too long."""
         try:
             file.seek(part.stop)

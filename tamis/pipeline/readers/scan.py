@@ -1,12 +1,15 @@
-"""A kernel for lines of JSON: the values of the declared keys, straight from the bytes to Arrow's layout.
+"""A kernel for lines of JSON: the values of the declared keys, straight from the bytes to Arrow's
+layout.
 
-It handles the lines that look as expected: an object whose strings, numbers, booleans and nulls are where the declared
-types allow them. Anything else (an unknown key, a key twice, an escape in a key, a lone surrogate, a malformed number,
-whatever is no JSON) makes the line *odd*, and a JSON parser decides about it. So the kernel must never accept what the
-parser would refuse, or read it differently; it may refuse anything.
+It handles the lines that look as expected: an object whose strings, numbers, booleans and nulls are
+where the declared types allow them. Anything else (an unknown key, a key twice, an escape in a key,
+a lone surrogate, a malformed number, whatever is no JSON) makes the line *odd*, and a JSON parser
+decides about it. So the kernel must never accept what the parser would refuse, or read it
+differently; it may refuse anything.
 
-The bytes are looked at 32 at a time, as LLVM vectors: a load, three compares and a bit mask on any recent processor. It
-relies on every line being ended by a newline, on 64 readable bytes behind the last line, and on the block being UTF-8.
+The bytes are looked at 32 at a time, as LLVM vectors: a load, three compares and a bit mask on any
+recent processor. It relies on every line being ended by a newline, on 64 readable bytes behind the
+last line, and on the block being UTF-8.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -25,7 +28,9 @@ WIDTH = 32
 """Bytes looked at, and copied, at once: output buffers need as much room behind what is written."""
 
 TEXT, STRING, STRING_OR_INTEGER, INTEGER, FLOAT, BOOLEAN, NESTED, IGNORED, ODD = range(9)
-"""What may stand under a key. ``IGNORED``: any value but an object or a list; ``ODD``: nothing but null."""
+"""What may stand under a key. ``IGNORED``: any value but an object or a list; ``ODD``: nothing but
+null.
+"""
 
 ABSENT, PRESENT, NULL = range(3)
 
@@ -38,8 +43,8 @@ _ESCAPED = np.zeros(256, np.uint8)
 for _letter, _meant in zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True):
     _ESCAPED[_letter] = _meant
 _HEX = np.full(256, 255, np.uint8)
-for _value, _digits in enumerate(zip(b"0123456789abcdef", b"0123456789ABCDEF", strict=True)):
-    _HEX[list(_digits)] = _value
+for _value, _letters in enumerate(zip(b"0123456789abcdef", b"0123456789ABCDEF", strict=True)):
+    _HEX[list(_letters)] = _value
 _TRUE, _FALSE, _NULL = (np.frombuffer(_word, np.uint8) for _word in (b"true", b"false", b"null"))
 
 
@@ -50,8 +55,7 @@ def _vector_at(context: Any, builder: Any, array_type: Any, array: Any, index: A
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-@intrinsic
-def _specials(typing_context: Any, source: Any, index: Any) -> Any:
+def _specials_intrinsic(_typing: Any, source: Any, _index: Any) -> Any:
     """Bit k is set if source[index + k] is a quote, a backslash or a control character."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -70,8 +74,7 @@ def _specials(typing_context: Any, source: Any, index: Any) -> Any:
     return types.uint32(source, types.intp), codegen
 
 
-@intrinsic
-def _copy(typing_context: Any, target: Any, to: Any, source: Any, index: Any) -> Any:
+def _copy_intrinsic(_typing: Any, target: Any, _to: Any, source: Any, _index: Any) -> Any:
     """Copies ``WIDTH`` bytes from source[index] to target[to]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -84,15 +87,19 @@ def _copy(typing_context: Any, target: Any, to: Any, source: Any, index: Any) ->
     return types.void(target, types.intp, source, types.intp), codegen
 
 
-@intrinsic
-def _lowest_bit(typing_context: Any, mask: Any) -> Any:
+def _lowest_bit_intrinsic(_typing: Any, _mask: Any) -> Any:
     """The position of the lowest bit that is set in a mask that is not zero."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         zeros = builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
         return builder.zext(zeros, ir.IntType(64))
 
     return types.int64(types.uint32), codegen
+
+
+_specials: Any = intrinsic(_specials_intrinsic)
+_copy: Any = intrinsic(_copy_intrinsic)
+_lowest_bit: Any = intrinsic(_lowest_bit_intrinsic)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -116,7 +123,9 @@ def _code_unit(source: Bytes, at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
-    """Writes the character of ``\\uXXXX`` (or of a surrogate pair) at ``at``; returns what follows, or -1 if odd."""
+    """Writes the character of ``\\uXXXX`` (or of a surrogate pair) at ``at``; returns what follows,
+    or -1 if odd.
+    """
     code = _code_unit(source, at + 2)
     at += 6
     if 0xD800 <= code < 0xE000:
@@ -149,7 +158,9 @@ def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int
 
 @njit(cache=True, nogil=True)
 def _string(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
-    """Copies the string whose first character is at ``at``, without its escapes; returns what follows, or -1 if odd."""
+    """Copies the string whose first character is at ``at``, without its escapes; returns what
+    follows, or -1 if odd.
+    """
     while True:
         _copy(target, to, source, at)
         mask = _specials(source, at)
@@ -186,7 +197,9 @@ def _digits(source: Bytes, at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _number(source: Bytes, at: int, integer: bool) -> int:
-    """What follows the number at ``at``, or -1 if it is none, very long or large, or no integer where one is wanted."""
+    """What follows the number at ``at``, or -1 if it is none, very long or large, or no integer
+    where one is wanted.
+    """
     start = at
     if source[at] == _MINUS:
         at += 1
@@ -207,7 +220,9 @@ def _number(source: Bytes, at: int, integer: bool) -> int:
         if integer or after == at or after > at + 2:
             return -1
         at = after
-    if integer and (at - start > _LONGEST_INTEGER or (source[start] == _MINUS and source[first] == _ZERO)):
+    if integer and (
+        at - start > _LONGEST_INTEGER or (source[start] == _MINUS and source[first] == _ZERO)
+    ):
         return -1
     return at if at - start <= _LONGEST_NUMBER else -1
 
@@ -222,14 +237,16 @@ def _word(source: Bytes, at: int, word: Bytes) -> int:
 
 @njit(cache=True, nogil=True)
 def _nested(source: Bytes, at: int) -> int:
-    """What follows the object or list at ``at`` if its brackets match, without looking at what is in it; or -1."""
+    """What follows the object or list at ``at`` if its brackets match, without looking at what is
+    in it; or -1.
+    """
     depth = 0
     while True:
         byte = source[at]
         at += 1
-        if byte == _OPEN_BRACE or byte == _OPEN_BRACKET:
+        if byte in (_OPEN_BRACE, _OPEN_BRACKET):
             depth += 1
-        elif byte == _CLOSE_BRACE or byte == _CLOSE_BRACKET:
+        elif byte in (_CLOSE_BRACE, _CLOSE_BRACKET):
             depth -= 1
             if depth == 0:
                 return at
@@ -250,17 +267,21 @@ def _raw_value(source: Bytes, at: int, kind: int) -> int:
     if byte == _MINUS or _ZERO <= byte <= 57:
         if kind in (STRING_OR_INTEGER, INTEGER, FLOAT, IGNORED):
             return _number(source, at, kind in (STRING_OR_INTEGER, INTEGER))
-    elif byte == _OPEN_BRACE or byte == _OPEN_BRACKET:
+    elif byte in (_OPEN_BRACE, _OPEN_BRACKET):
         if kind == NESTED:
             return _nested(source, at)
-    elif kind == BOOLEAN or kind == IGNORED:
+    elif kind in (BOOLEAN, IGNORED):
         return _word(source, at, _TRUE) if byte == 116 else _word(source, at, _FALSE)
     return -1
 
 
 @njit(cache=True, nogil=True)
-def _column(source: Bytes, at: int, length: int, keys: Bytes, offsets: NDArray[np.int64], first: int) -> int:
-    """The index of the key at source[at:at + length], tried from ``first`` on since keys tend to keep their order; or -1."""
+def _column(
+    source: Bytes, at: int, length: int, keys: Bytes, offsets: NDArray[np.int64], first: int
+) -> int:
+    """The index of the key at source[at:at + length], tried from ``first`` on since keys tend to
+    keep their order; or -1.
+    """
     count = len(offsets) - 1
     for step in range(count):
         column = first + step if first + step < count else first + step - count
@@ -292,7 +313,9 @@ def _object(
     stops: NDArray[np.int64],
     state: NDArray[np.uint8],
 ) -> tuple[int, int, int]:
-    """Reads the object at ``at``: (what follows it or -1, used bytes of ``text``, used bytes of ``values``)."""
+    """Reads the object at ``at``: (what follows it or -1, used bytes of ``text``, used bytes of
+    ``values``).
+    """
     if source[at] != _OPEN_BRACE:
         return -1, text_used, used
     at = _skip_spaces(source, at + 1)
@@ -320,7 +343,11 @@ def _object(
             at, used = _string(source, at + 1, values, used)
         elif source[at] == 110:
             seen = NULL
-            at = _word(source, at, _NULL) if kind != TEXT and (column >= 0 or kind == IGNORED) else -1
+            at = (
+                _word(source, at, _NULL)
+                if kind != TEXT and (column >= 0 or kind == IGNORED)
+                else -1
+            )
         else:
             start = at
             at = _raw_value(source, at, kind)
@@ -360,12 +387,14 @@ def scan_lines(
     lines: NDArray[np.int64],
     odd: NDArray[np.bool_],
 ) -> tuple[int, int, int]:
-    """Reads lines from source[at:end] until the rows are full: (where it stopped, rows, lines with the blank ones).
+    """Reads lines from source[at:end] until the rows are full: (where it stopped, rows, lines with
+    the blank ones).
 
-    A line is a row unless it is blank; ``lines[:, row]`` is where it starts and ends (its newline). ``keys``, ``offsets``:
-    the names of the columns, one after the other; ``kinds``: what each may hold; ``other``: what any other key may hold
-    (``IGNORED`` or ``ODD``). The column of kind ``TEXT`` goes to ``text`` and ``text_offsets``, the others to
-    ``values[starts[column, row]:stops[column, row]]`` where ``state[column, row]`` is ``PRESENT``. A row with ``odd[row]``
+    A line is a row unless it is blank; ``lines[:, row]`` is where it starts and ends (its newline).
+    ``keys``, ``offsets``: the names of the columns, one after the other; ``kinds``: what each may
+    hold; ``other``: what any other key may hold (``IGNORED`` or ``ODD``). The column of kind
+    ``TEXT`` goes to ``text`` and ``text_offsets``, the others to ``values[starts[column,
+    row]:stops[column, row]]`` where ``state[column, row]`` is ``PRESENT``. A row with ``odd[row]``
     has an empty text and no values; so has one of more than ``longest`` bytes or without a text.
     """
     row = 0
@@ -415,7 +444,9 @@ def gather(
     target: Bytes,
     offsets: NDArray[np.int32],
 ) -> None:
-    """Puts the present values of a column one after the other into ``target``, and their borders into ``offsets``."""
+    """Puts the present values of a column one after the other into ``target``, and their borders
+    into ``offsets``.
+    """
     to = 0
     for row in range(len(state)):
         if state[row] == PRESENT:

@@ -14,18 +14,20 @@ import pyarrow.parquet as pq
 
 from tamis.pipeline.documents import ID, SOURCE, TEXT
 from tamis.pipeline.errors import RecipeError, TamisError
-from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
+from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, decompressed, sniff
 from tamis.pipeline.readers.files import InputFile, as_inputs, filesystem
 from tamis.pipeline.readers.inputs import EXTRA, Input, parse_type
 from tamis.pipeline.readers.records import nearest
 
-SAMPLE_BYTES = 1 << 18
+SAMPLE_BYTES, LONGEST_SAMPLE = 1 << 16, 1 << 22
 SAMPLES = 64
 FOOTER_THREADS = 8
 
 
 def promote(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds both without loss: wider numbers, united structs; string (of JSON text) if there is none."""
+    """The type that holds both without loss: wider numbers, united structs; string (of JSON text)
+    if there is none.
+    """
     if one.equals(other):
         return one
     schemas = [pa.schema([("column", type_)]) for type_ in (one, other)]
@@ -39,11 +41,13 @@ def promote(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def declare_schema(inputs: Input | Sequence[Input], files: Iterable[InputFile]) -> pa.Schema:
-    """The schema of every batch: ``id``, ``text``, ``source`` if there is one, then the other columns by name.
+    """The schema of every batch: ``id``, ``text``, ``source`` if there is one, then the other
+    columns by name.
 
-    Parquet and Arrow files are asked for their schemas, all of them; of JSONL and CSV files at most ``SAMPLES`` pieces spread
-    over the files are looked at. Types are united (see ``promote``). What no sample showed is not lost: it is collected in
-    ``extra``, a JSON object in a string. Raises RecipeError for a file with a schema that lacks the text column.
+    Parquet and Arrow files are asked for their schemas, all of them; of JSONL and CSV files at most
+    ``SAMPLES`` pieces spread over the files are looked at. Types are united (see ``promote``). What
+    no sample showed is not lost: it is collected in ``extra``, a JSON object in a string. Raises
+    RecipeError for a file with a schema that lacks the text column.
     """
     entries = as_inputs(inputs)
     files = list(files)
@@ -70,7 +74,9 @@ def declare_schema(inputs: Input | Sequence[Input], files: Iterable[InputFile]) 
 
 
 def _columns_of(entry: Input, files: list[InputFile]) -> Iterator[tuple[str, pa.DataType]]:
-    """The columns that an input adds, by their names in the documents, once for each file or sample that shows them."""
+    """The columns that an input adds, by their names in the documents, once for each file or sample
+    that shows them.
+    """
     tables = [file for file in files if file.format in ("parquet", "arrow")]
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         schemas = list(pool.map(stored_schema, tables))
@@ -83,7 +89,7 @@ def _columns_of(entry: Input, files: list[InputFile]) -> Iterator[tuple[str, pa.
         yield from ((name, parse_type(type_)) for name, type_ in entry.columns.items())
         return
     found = [(field.name, plain(field.type)) for schema in schemas for field in schema]
-    found += _sampled(entry, [file for file in files if file.format in ("jsonl", "csv")])
+    found += _sampled([file for file in files if file.format in ("jsonl", "csv")])
     for name, type_ in found:
         renamed = entry.renamed(name)
         if renamed is not None and not (renamed == SOURCE and entry.source is not None):
@@ -125,23 +131,25 @@ def stored_schema(file: InputFile) -> pa.Schema:
         raise TamisError(f"cannot read {file.name} as {file.format}: {error}") from None
 
 
-def _sampled(entry: Input, files: list[InputFile]) -> list[tuple[str, pa.DataType]]:
+def _sampled(files: list[InputFile]) -> list[tuple[str, pa.DataType]]:
     step = -(-len(files) // SAMPLES) or 1
     chosen = files[::step]
     found: dict[tuple[str, str], tuple[str, pa.DataType]] = {}
     for file in chosen:
         for sample in _samples(file, max(1, SAMPLES // len(chosen))):
             if file.format == "csv":
-                columns = ((name, pa.string()) for name in csv_header(sample, file.name))
+                columns = [(name, pa.string()) for name in csv_header(sample, file.name)]
             else:
-                columns = _json_columns(sample)
+                columns = list(_json_columns(sample))
             for name, type_ in columns:
                 found.setdefault((name, str(type_)), (name, type_))
     return list(found.values())
 
 
 def _samples(file: InputFile, count: int) -> Iterator[bytes]:
-    """The beginning of a file, and if it is plain JSONL up to ``count`` places in it; whole lines where there are any."""
+    """The beginning of a file, and if it is plain JSONL up to ``count`` places in it; whole lines
+    where there are any.
+    """
     fs, path = filesystem(file.path)
     try:
         with fs.open(path, "rb") as handle:
@@ -160,17 +168,18 @@ def _samples(file: InputFile, count: int) -> Iterator[bytes]:
         raise TamisError(f"cannot read {file.name}: {error}") from None
 
 
-def _first_bytes(stream: Any) -> bytes:
-    """Up to ``SAMPLE_BYTES`` without the last, cut line (all of it if there is no newline); less where it is damaged."""
-    buffer = memoryview(bytearray(SAMPLE_BYTES))
-    filled = 0
+def _first_bytes(stream: ByteStream) -> bytes:
+    """About ``SAMPLE_BYTES`` of whole lines, more if the first is longer; less where damaged."""
+    sample = bytearray()
     try:
-        while filled < len(buffer) and (count := stream.readinto(buffer[filled:])):
-            filled += count
+        while len(sample) < SAMPLE_BYTES or (b"\n" not in sample and len(sample) < LONGEST_SAMPLE):
+            data = stream.read(SAMPLE_BYTES)
+            if not data:
+                return bytes(sample)
+            sample += data
     except READ_ERRORS:
         pass
-    sample = bytes(buffer[:filled])
-    return sample[: sample.rfind(b"\n") + 1] or sample if filled == len(buffer) else sample
+    return bytes(sample[: sample.rfind(b"\n") + 1])
 
 
 def _json_columns(sample: bytes) -> Iterator[tuple[str, pa.DataType]]:
@@ -184,7 +193,9 @@ def _json_columns(sample: bytes) -> Iterator[tuple[str, pa.DataType]]:
 
 
 def _json_type(value: Any) -> pa.DataType:
-    """The Arrow type of a JSON value; string (of JSON text) where a list's items or an empty object give none."""
+    """The Arrow type of a JSON value; string (of JSON text) where a list's items or an empty object
+    give none.
+    """
     if isinstance(value, dict):
         if not value:
             return pa.null()

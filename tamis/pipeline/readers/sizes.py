@@ -13,7 +13,9 @@ _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 
 
 def parse_size(size: object) -> int:
-    """The number of bytes in ``256MB``, ``1.5 GiB`` or ``4096``; raises ValueError for anything else."""
+    """The number of bytes in ``256MB``, ``1.5 GiB`` or ``4096``; raises ValueError for anything
+    else.
+    """
     if isinstance(size, int) and not isinstance(size, bool):
         return size
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(size))

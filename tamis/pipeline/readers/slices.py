@@ -1,4 +1,6 @@
-"""Slices: the parts of the input that one task each reads, smaller than a file wherever the format allows."""
+"""Slices: the parts of the input that one task each reads, smaller than a file wherever the format
+allows.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,23 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, cast
+from io import BufferedReader
+from itertools import pairwise
+from typing import Literal, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.compression import sniff, zstd_frames
-from tamis.pipeline.readers.files import InputFile, as_inputs, filesystem, list_files, seeks_cheaply
+from tamis.pipeline.readers.files import (
+    InputFile,
+    as_inputs,
+    filesystem,
+    fingerprint,
+    list_files,
+    seeks_cheaply,
+)
 from tamis.pipeline.readers.inputs import Input
 
 Unit = Literal["file", "bytes", "frames", "row_groups", "record_batches"]
@@ -22,9 +33,11 @@ ARROW_FILE_MAGIC = b"ARROW1"
 
 @dataclass(frozen=True)
 class Slice:
-    """What one task reads. ``start`` and ``stop`` count ``unit``: bytes of the file for ``file``, ``bytes`` and ``frames``.
+    """What one task reads. ``start`` and ``stop`` count ``unit``: bytes of the file for ``file``,
+    ``bytes`` and ``frames``.
 
-    ``index`` numbers the slices of a plan; ``bytes`` is the stored (compressed) size, about; ``fingerprint`` is the file's.
+    ``index`` numbers the slices of a plan; ``bytes`` is the stored (compressed) size, about;
+    ``fingerprint`` is the file's.
     """
 
     index: int
@@ -48,6 +61,8 @@ class Slice:
 
 
 class SlicePlan(NamedTuple):
+    """All slices of the inputs, in order."""
+
     slices: list[Slice]
     notes: list[str]
     """What a user may want to know: files that were skipped, and files that cannot be split."""
@@ -66,10 +81,12 @@ def plan_slices(
     slice_bytes: int = 32_000_000,
     files: list[InputFile] | None = None,
 ) -> SlicePlan:
-    """Cuts the files of the inputs (``files``: what ``list_files`` gave) into slices of about ``slice_bytes``.
+    """Cuts the files of the inputs (``files``: what ``list_files`` gave) into slices of about
+    ``slice_bytes``.
 
-    Plain JSONL is cut at byte offsets (lines across a border are read once, see ``read_slice``), Zstandard between frames,
-    Parquet between row groups, Arrow files between record batches. The plan depends on the files and the arguments alone.
+    Plain JSONL is cut at byte offsets (lines across a border are read once, see ``read_slice``),
+    Zstandard between frames, Parquet between row groups, Arrow files between record batches. The
+    plan depends on the files and the arguments alone.
     """
     notes: list[str] = []
     if files is None:
@@ -90,7 +107,9 @@ def plan_slices(
 
 
 def _cut(file: InputFile, slice_bytes: int) -> _Cuts:
-    """Where to cut a file. A file that is small, or that cannot be understood here, is one slice: its reader will tell."""
+    """Where to cut a file. A file that is small, or that cannot be understood here, is one slice:
+    its reader will tell.
+    """
     whole = _Cuts("file", [0, file.size], [file.size], file.compression)
     if file.size <= slice_bytes or file.format == "txt":
         return whole
@@ -111,13 +130,13 @@ def _cut(file: InputFile, slice_bytes: int) -> _Cuts:
 
 
 def _line_ranges(
-    handle: BinaryIO, file: InputFile, slice_bytes: int, whole: _Cuts, walk: bool
+    handle: BufferedReader, file: InputFile, slice_bytes: int, whole: _Cuts, walk: bool
 ) -> _Cuts:
     compression = sniff(handle.read(4))
     if compression is None:
         count = -(-file.size // slice_bytes)
         edges = [file.size * part // count for part in range(count + 1)]
-        return _Cuts("bytes", edges, [b - a for a, b in zip(edges, edges[1:], strict=False)], None)
+        return _Cuts("bytes", edges, [b - a for a, b in pairwise(edges)], None)
     if compression != "zstd":
         return whole._replace(compression=compression, note=f"is a single {compression} stream")
     frames = zstd_frames(handle, file.size, walk)
@@ -133,7 +152,7 @@ def _line_ranges(
     return _Cuts("frames", [*starts, file.size], sizes, compression)
 
 
-def _row_groups(handle: BinaryIO, slice_bytes: int) -> _Cuts:
+def _row_groups(handle: BufferedReader, slice_bytes: int) -> _Cuts:
     metadata = pq.read_metadata(handle)
     sizes = []
     for group in range(metadata.num_row_groups):
@@ -143,7 +162,9 @@ def _row_groups(handle: BinaryIO, slice_bytes: int) -> _Cuts:
     return _Cuts("row_groups", *_group(sizes, slice_bytes), None)
 
 
-def _record_batches(handle: BinaryIO, file: InputFile, slice_bytes: int, whole: _Cuts) -> _Cuts:
+def _record_batches(
+    handle: BufferedReader, file: InputFile, slice_bytes: int, whole: _Cuts
+) -> _Cuts:
     if handle.read(len(ARROW_FILE_MAGIC)) != ARROW_FILE_MAGIC:
         return whole._replace(note="is an Arrow stream, which has no index")
     handle.seek(0)
@@ -153,7 +174,9 @@ def _record_batches(handle: BinaryIO, file: InputFile, slice_bytes: int, whole: 
 
 
 def _group(sizes: list[int], slice_bytes: int) -> tuple[list[int], list[int]]:
-    """Edges between runs of pieces that each weigh about ``slice_bytes`` (at least one piece), and the runs' weights."""
+    """Edges between runs of pieces that each weigh about ``slice_bytes`` (at least one piece), and
+    the runs' weights.
+    """
     edges, weights = [0], [0]
     for index, size in enumerate(sizes):
         if index > edges[-1] and weights[-1] + size > slice_bytes:
@@ -163,10 +186,8 @@ def _group(sizes: list[int], slice_bytes: int) -> tuple[list[int], list[int]]:
     return [*edges, len(sizes)], weights
 
 
-def open_slice(part: Slice) -> BinaryIO:
+def open_slice(part: Slice) -> BufferedReader:
     """The slice's file, opened; TamisError if it is gone or is not the one that was planned."""
-    from tamis.pipeline.readers.files import fingerprint
-
     fs, path = filesystem(part.path)
     try:
         found = fingerprint(fs.info(path))
@@ -174,6 +195,6 @@ def open_slice(part: Slice) -> BinaryIO:
             raise TamisError(
                 f"{part.name} has changed since the run was planned; start the run again"
             )
-        return cast(BinaryIO, fs.open(path, "rb"))
+        return cast(BufferedReader, fs.open(path, "rb"))
     except OSError as error:
         raise TamisError(f"cannot read {part.name}: {error}") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from dataclasses import dataclass
+from io import BufferedReader
 
 import numpy as np
 import orjson
@@ -17,8 +18,8 @@ from tamis.pipeline.documents import SOURCE, TEXT
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.assemble import assemble
 from tamis.pipeline.readers.compression import READ_ERRORS, Span, decompressed, sniff
-from tamis.pipeline.readers.inputs import EXTRA, Input
 from tamis.pipeline.readers.document import too_long
+from tamis.pipeline.readers.inputs import EXTRA, Input
 from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
 from tamis.pipeline.readers.schema import SAMPLE_BYTES, csv_delimiter, csv_header
 from tamis.pipeline.readers.slices import ARROW_FILE_MAGIC, Slice, open_slice
@@ -53,25 +54,29 @@ def read_table(
 
 
 def _parquet(
-    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+    file: BufferedReader,
+    part: Slice,
+    entry: Input,
+    schema: pa.Schema,
+    batch_bytes: int,
+    batch_rows: int,
 ) -> Iterator[Piece]:
     metadata = pq.read_metadata(file)
     whole = range(metadata.num_row_groups)
     groups = range(part.start, part.stop) if part.unit == "row_groups" else whole
-    coded = any(_all_dictionary(metadata.row_group(group), entry.text) for group in groups)
-    parquet = pq.ParquetFile(
-        file,
-        metadata=metadata,
-        buffer_size=1 << 20,
-        pre_buffer=False,
-        read_dictionary=[entry.text] if coded else [],
-    )
-    columns = [name for name in parquet.schema_arrow.names if _wanted(name, entry, schema)]
+    files = [
+        pq.ParquetFile(
+            file, metadata=metadata, pre_buffer=False, buffer_size=1 << 20, read_dictionary=coded
+        )
+        for coded in ([], [entry.text])
+    ]
+    columns = [name for name in files[0].schema_arrow.names if _wanted(name, entry, schema)]
     for group in groups:
         row_group = metadata.row_group(group)
         per_row = row_group.total_byte_size // max(row_group.num_rows, 1) + 1
         rows = int(np.clip(batch_bytes // per_row, 1, batch_rows))
         first = 0
+        parquet = files[_all_dictionary(row_group, entry.text)]
         for batch in parquet.iter_batches(
             rows, row_groups=[group], columns=columns, use_threads=False
         ):
@@ -81,7 +86,7 @@ def _parquet(
 
 
 def _all_dictionary(row_group: pq.RowGroupMetaData, name: str) -> bool:
-    """Whether a column is only indices into a dictionary: its size says nothing about its values'."""
+    """Whether a column is only indices into a dictionary: then its size says nothing."""
     for index in range(row_group.num_columns):
         column = row_group.column(index)
         if column.path_in_schema == name and column.has_dictionary_page:
@@ -90,7 +95,8 @@ def _all_dictionary(row_group: pq.RowGroupMetaData, name: str) -> bool:
     return False
 
 
-class _Place(NamedTuple):
+@dataclass(frozen=True)
+class _Place:
     """Where a piece of a table begins; called with a row of the piece, it says where that is."""
 
     unit: str
@@ -101,28 +107,28 @@ class _Place(NamedTuple):
 
 
 def _arrow(
-    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+    file: BufferedReader, part: Slice, entry: Input, _: pa.Schema, batch_bytes: int, batch_rows: int
 ) -> Iterator[Piece]:
-    head = file.read(len(ARROW_FILE_MAGIC))
-    file.seek(0)
-    if head == ARROW_FILE_MAGIC:
-        reader = pa.ipc.open_file(file)
-        numbers = (
-            range(part.start, part.stop)
-            if part.unit == "record_batches"
-            else range(reader.num_record_batches)
-        )
-        batches = ((number, reader.get_batch(number)) for number in numbers)
-    else:
-        batches = enumerate(pa.ipc.open_stream(file))
-    for number, batch in batches:
+    for number, batch in _record_batches(file, part):
         batch.validate()
         for first, piece in _pieces(batch, batch_bytes, batch_rows, entry):
             yield piece, _Place(f"record batch {number}", first)
 
 
+def _record_batches(file: BufferedReader, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
+    head = file.read(len(ARROW_FILE_MAGIC))
+    file.seek(0)
+    if head != ARROW_FILE_MAGIC:
+        yield from enumerate(pa.ipc.open_stream(file))
+        return
+    reader = pa.ipc.open_file(file)
+    some = part.unit == "record_batches"
+    for number in range(part.start, part.stop) if some else range(reader.num_record_batches):
+        yield number, reader.get_batch(number)
+
+
 def _csv(
-    file: BinaryIO, part: Slice, entry: Input, schema: pa.Schema, batch_bytes: int, batch_rows: int
+    file: BufferedReader, part: Slice, entry: Input, _: pa.Schema, batch_bytes: int, batch_rows: int
 ) -> Iterator[Piece]:
     compression = sniff(file.read(4))
     file.seek(0)
@@ -143,9 +149,7 @@ def _csv(
         pa.csv.ParseOptions(
             delimiter=csv_delimiter(part.name), newlines_in_values=True, invalid_row_handler=skip
         ),
-        pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), check_utf8=False
-        ),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), check_utf8=False),
     )
     done = 0
     for batch in reader:
@@ -186,7 +190,9 @@ def _wanted(name: str, entry: Input, schema: pa.Schema) -> bool:
 
 
 class Conform:
-    """Turns batches of a file into batches of the declared schema; rows that do not fit become ``BadRecord``."""
+    """Turns batches of a file into batches of the declared schema; rows that do not fit become
+    ``BadRecord``.
+    """
 
     def __init__(self, part: Slice, entry: Input, schema: pa.Schema) -> None:
         self.part, self.entry, self.schema = part, entry, schema
@@ -267,11 +273,8 @@ class Conform:
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(type_)
-        or pa.types.is_large_string(type_)
-        or pa.types.is_string_view(type_)
-    )
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(check(type_) for check in checks)
 
 
 def _where(mask: pa.BooleanArray) -> list[int]:
@@ -280,7 +283,9 @@ def _where(mask: pa.BooleanArray) -> list[int]:
 
 
 def _valid_utf8(name: str, column: pa.Array, reasons: dict[int, str]) -> pa.Array:
-    """The strings, with null where one is not UTF-8; files promise it and Arrow does not check it when it reads."""
+    """The strings, with null where one is not UTF-8; files promise it and Arrow does not check it
+    when it reads.
+    """
     try:
         column.validate(full=True)
         return column

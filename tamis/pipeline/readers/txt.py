@@ -10,8 +10,8 @@ from tamis.pipeline.documents import TEXT
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.assemble import assemble
 from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
-from tamis.pipeline.readers.inputs import Input
 from tamis.pipeline.readers.document import too_long
+from tamis.pipeline.readers.inputs import Input
 from tamis.pipeline.readers.records import BadRecord, excerpt
 from tamis.pipeline.readers.slices import Slice, open_slice
 

@@ -14,7 +14,7 @@ from tamis.pipeline.readers.records import excerpt
 Convert = Callable[[Any], Any]
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A value is not of the column's type."""
 
 
@@ -37,7 +37,8 @@ def describe(value: Any) -> str:
 
 
 def converter(type_: pa.DataType, any_as_text: bool = False) -> Convert:
-    """The function that turns a JSON value (not null) into one that Arrow takes for ``type_``, or raises Mismatch.
+    """The function that turns a JSON value (not null) into one that Arrow takes for ``type_``, or
+    raises MismatchError.
 
     ``any_as_text`` lets a string column take any value, as JSON.
     """
@@ -58,7 +59,9 @@ def converter(type_: pa.DataType, any_as_text: bool = False) -> Convert:
 
 
 def conforms(value: Any, type_: pa.DataType) -> bool:
-    """Whether a JSON value fits into ``type_`` without loss: no key of an object that the struct has not."""
+    """Whether a JSON value fits into ``type_`` without loss: no key of an object that the struct
+    has not.
+    """
     if value is None:
         return True
     if pa.types.is_struct(type_):
@@ -72,36 +75,36 @@ def conforms(value: Any, type_: pa.DataType) -> bool:
         return False
     try:
         converter(type_)(value)
-    except Mismatch:
+    except MismatchError:
         return False
     return True
 
 
 def _mismatch() -> Any:
-    raise Mismatch
+    raise MismatchError
 
 
 def _string(value: Any) -> str:
     if not isinstance(value, str):
-        raise Mismatch
+        raise MismatchError
     return value
 
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Mismatch
+        raise MismatchError
     return value
 
 
 def _integer(value: Any, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < high:
-        raise Mismatch
+        raise MismatchError
     return value
 
 
 def _float(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isinf(value):
-        raise Mismatch
+        raise MismatchError
     return float(value)
 
 
@@ -110,8 +113,10 @@ def _signed_range(bits: int) -> tuple[int, int]:
 
 
 def _scalar(value: Any, type_: pa.DataType) -> pa.Scalar[Any]:
-    """Dates and times from ISO 8601 strings or from numbers in the type's unit; whatever else Arrow can cast."""
+    """Dates and times from ISO 8601 strings or from numbers in the type's unit; whatever else Arrow
+    can cast.
+    """
     try:
         return pa.scalar(value).cast(type_)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        raise Mismatch from None
+        raise MismatchError from None
