@@ -1,4 +1,4 @@
-"""The manifest: all that a reader (or the report) may want to know about a run, as one JSON file."""
+"""The manifest: all that a reader (or the report) may want to know about a run, in one JSON file."""
 
 from __future__ import annotations
 
@@ -152,7 +152,9 @@ def _stage(stage: Stage, statistics: StageStatistics, fit: Record | None) -> dic
     }
     if isinstance(stage, Measure):
         entry["measures"] = [
-            _measure(one, statistics.histograms.get(one.name)) for one in stage.provides()
+            _measure(one, statistics.histograms.get(one.name))
+            for one in stage.provides()
+            if one.unit != "label"
         ]
     if isinstance(stage, Fitted) and fit is not None:
         entry["facts"] = fit["facts"]

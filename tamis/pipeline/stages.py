@@ -46,7 +46,8 @@ class Quantity:
     """
 
     name: str
-    unit: Literal["count", "fraction", "length", "score"]
+    unit: Literal["count", "fraction", "length", "score", "label"]
+    """A label is a number that names something (a cluster): it has no distribution."""
     meaning: str
     low: float = 0.0
     high: float = float("inf")
@@ -54,7 +55,7 @@ class Quantity:
     @property
     def column_type(self) -> pa.DataType:
         """The type of the column that a measuring stage adds to the documents."""
-        return pa.int64() if self.unit == "count" else pa.float64()
+        return pa.int64() if self.unit in ("count", "label") else pa.float64()
 
 
 def fraction(name: str, meaning: str, high: float = 1.0) -> Quantity:

@@ -38,15 +38,19 @@ def sampling_hash(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
-    """Linear bins for bounded quantities, otherwise [0, 1) and then eight bins a decade.
+    """Linear bins for bounded quantities; for others a bin from 0 and then eight bins a decade.
 
     The last bin takes the rest.
     """
     if np.isfinite(quantity.high):
         return np.linspace(quantity.low, quantity.high, LINEAR_BINS + 1)
-    return np.concatenate(
-        [[0.0], 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)]
-    )
+    decades = 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)
+    return np.concatenate([[0.0], _unit_bin(quantity) * decades])
+
+
+def _unit_bin(quantity: Quantity) -> float:
+    """Where the decades begin: ratios without a bound are mostly below 1, counts never."""
+    return 1e-3 if quantity.unit == "fraction" else 1.0
 
 
 def bin_index(quantity: Quantity, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -56,7 +60,8 @@ def bin_index(quantity: Quantity, values: NDArray[Any]) -> NDArray[np.int64]:
         scaled = (values - quantity.low) * (LINEAR_BINS / (quantity.high - quantity.low))
     else:
         last = BINS_PER_DECADE * DECADES
-        scaled = np.where(values < 1, 0, 1 + BINS_PER_DECADE * np.log10(np.maximum(values, 1)))
+        scaled = np.log10(np.maximum(values / _unit_bin(quantity), 1)) * BINS_PER_DECADE
+        scaled = np.where(values < _unit_bin(quantity), 0, 1 + scaled)
     return np.clip(scaled, 0, last).astype(np.int64)
 
 
@@ -211,6 +216,8 @@ class StageStatistics:
         everything = bool(entering.all())
         dropped = ~kept if everything else ~kept[entering]
         for quantity in quantities:
+            if quantity.unit == "label":
+                continue
             values = measures[quantity.name] if everything else measures[quantity.name][entering]
             histogram = self.histograms.setdefault(quantity.name, Histogram.empty(quantity))
             histogram.add(quantity, values, dropped)

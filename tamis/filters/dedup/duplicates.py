@@ -82,8 +82,10 @@ class Deduplication(Fitted, Filter):
                 "duplicate",
                 "0 if this document is kept for its cluster, else its place among the duplicates",
             ),
-            count(
-                "cluster", "number of the cluster of duplicates it is in; missing if it is alone"
+            Quantity(
+                "cluster",
+                "label",
+                "number of the cluster of duplicates it is in; missing if it is alone",
             ),
             Quantity("cluster_size", "count", "documents in its cluster, itself included", low=1.0),
         )
