@@ -16,7 +16,7 @@ import psutil
 
 import tamis
 from benchmarks import filters, io, minhash, pipeline, start
-from benchmarks.texts import Part, lines_of, make_part
+from benchmarks.texts import Part, lines_of, make_part, write_plain
 
 SECTIONS = ["filters", "io", "minhash", "pipeline", "large", "start"]
 PACKAGES = ("datatrove", "datasketch", "pyarrow", "numba", "numpy", "polars", "spacy")
@@ -69,7 +69,7 @@ def main() -> None:
             "io": lambda: io.run(part),
             "minhash": lambda: minhash.run(part, small),
             "pipeline": lambda: pipeline.run(part, small),
-            "large": lambda: pipeline.run_large(make_part(everything, folder / "all")),
+            "large": lambda: pipeline.run_large(write_plain(everything, folder / "all")),
             "start": start.run,
         }
         done = [heading(part, small)]

@@ -146,7 +146,8 @@ class Comparison:
 
 
 def compare(ours: Side, peer: Side, repetitions: int = 3) -> Comparison:
-    """Measure both sides alternately."""
+    """Measure both sides alternately, after a run of ours that may have to compile."""
+    measure(ours)
     result = Comparison([], [])
     for _ in range(repetitions):
         result.ours.append(measure(ours))

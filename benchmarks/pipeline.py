@@ -88,7 +88,7 @@ def run(part: Part, small: Part) -> str:
     """The section of the results."""
     three = {"path": part.path("jsonl.gz"), "kinds": THREE, "words": "whitespace"}
     four = {"path": small.path("jsonl.gz"), "kinds": FOUR, "words": "spacy"}
-    split = compare(Side(tamis_run, three), Side(datatrove_run, three))
+    split = compare(Side(tamis_run, three), Side(datatrove_run, three), repetitions=2)
     cold = Comparison([], [])
     for _ in range(2):
         with tempfile.TemporaryDirectory() as cache:
