@@ -377,6 +377,15 @@ def test_tsv_compressed(tmp_path: Path, suffix: str) -> None:
     assert not bad and texts(rows) == ["a,b", "c"]
 
 
+def test_columns_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,n,n\na,1,2\n")
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["text", "text"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    for name in ("a.csv", "b.parquet"):
+        with pytest.raises(TamisError, match=r"(a\.csv|b\.parquet) has two columns called"):
+            read(Input(path=str(tmp_path / name)))
+
+
 def test_csv_without_the_text_column(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,txt\n1,2\n")
     with pytest.raises(TamisError, match=r"a\.csv has no column 'text'; did you mean 'txt'\?"):

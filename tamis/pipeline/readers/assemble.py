@@ -13,8 +13,7 @@ from tamis.pipeline.readers.inputs import Input
 def assemble(
     columns: dict[str, pa.Array], rows: int, entry: Input, schema: pa.Schema, name: str
 ) -> pa.RecordBatch:
-    """A batch of ``schema`` from its columns by name: absent ones are null, ``source`` is set, and
-    missing ids are made.
+    """A batch of ``schema`` from its columns by name; absent ones are null, missing ids are made.
 
     ``name`` is the file's, for the ids: see ``documents.content_id``.
     """

@@ -34,9 +34,7 @@ class ByteStream(Protocol):
 
 
 class Span:
-    """The bytes of a file from its current position on, up to ``length`` of them; closing it leaves
-    the file open.
-    """
+    """Up to ``length`` bytes of a file from its position on; closing it leaves the file open."""
 
     def __init__(self, file: ByteStream, length: int | None = None) -> None:
         self.file, self.left, self.closed = file, sys.maxsize if length is None else length, False
@@ -90,9 +88,7 @@ def decompressed(file: ByteStream, compression: str | None) -> ByteStream:
 
 
 class _Zstd:
-    """Arrow's reader: unlike that of python-zstandard it tells a truncated file from a finished
-    one.
-    """
+    """Arrow's reader: unlike python-zstandard's it tells a truncated file from a finished one."""
 
     def __init__(self, file: ByteStream) -> None:
         self.stream = pa.CompressedInputStream(pa.PythonFile(Span(file), mode="r"), "zstd")
@@ -112,8 +108,7 @@ class Frame(NamedTuple):
 
 
 def zstd_frames(file: BufferedReader, size: int, walk: bool = True) -> list[Frame]:
-    """The frames of a Zstandard file, without decompressing it: from its seek table, else
-    (``walk``) from block headers.
+    """The frames of a Zstandard file: from its seek table, else (``walk``) from block headers.
 
     Returns an empty list if the file has no seek table and ``walk`` is False, or if its structure
     is broken. Source: RFC 8878 sections 3.1.1 and 3.1.2; zstd's contrib/seekable_format for the

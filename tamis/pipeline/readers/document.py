@@ -18,9 +18,7 @@ class BadDocumentError(Exception):
 
 
 class DocumentParser:
-    """Lines to rows of the declared columns, one at a time; it decides about everything that is
-    unusual.
-    """
+    """Lines to rows of the declared columns, one by one; it decides about all that is unusual."""
 
     def __init__(self, entry: Input, schema: pa.Schema) -> None:
         self.entry = entry

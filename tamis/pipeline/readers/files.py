@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.readers.inputs import Input
-from tamis.pipeline.readers.records import nearest
+from tamis.pipeline.readers.records import excerpt, nearest
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -54,8 +54,7 @@ def as_inputs(inputs: Input | Sequence[Input]) -> list[Input]:
 
 
 def list_files(inputs: Input | Sequence[Input], notes: list[str] | None = None) -> list[InputFile]:
-    """The files of the inputs, in the order of the inputs and sorted by path within each path of an
-    input.
+    """The files of the inputs, in the order of the inputs' paths, sorted within each.
 
     Empty files, and files in a folder whose extension says nothing, are left out; ``notes`` is told
     which. Raises RecipeError for a path that does not exist (with the nearest that does), for an
@@ -85,13 +84,11 @@ def list_files(inputs: Input | Sequence[Input], notes: list[str] | None = None) 
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path in it; RecipeError if its protocol is unknown or its
-    package not installed.
-    """
+    """The file system of a URL and the path in it; RecipeError if no package here knows it."""
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise RecipeError(f"cannot open {url}: {error}") from None
+        raise RecipeError(f"cannot open {url}: {excerpt(str(error))}") from None
     return fs, path
 
 
@@ -167,16 +164,14 @@ def _find(
             elif _regular(fs, info):
                 found[path] = (info, True)
     except OSError as error:
-        raise RecipeError(f"cannot list {pattern}: {error}") from None
+        raise RecipeError(f"cannot list {pattern}: {excerpt(str(error))}") from None
     if not found:
         raise RecipeError(_missing(fs, root, pattern))
     return found
 
 
 def _walk(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, dict[str, Any]]:
-    """All regular files below a folder but the hidden ones: names that begin with ``.`` or ``_``,
-    as in Hadoop and Spark.
-    """
+    """All regular files below a folder but those that Spark hides too: ``.name`` and ``_name``."""
     found = {}
     for path, info in fs.find(root, detail=True).items():
         inner = PurePosixPath(path[len(root.rstrip("/")) + 1 :])

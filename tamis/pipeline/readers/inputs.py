@@ -48,9 +48,7 @@ class Input(BaseModel):
     path: str | list[str]
     """Any fsspec URL; globs, folders (read recursively) and lists of them."""
     source: str | None = None
-    """The value of the ``source`` column for all documents; None leaves the file's own ``source``
-    column, if any.
-    """
+    """The ``source`` of all documents; None leaves the file's own ``source`` column, if any."""
     format: Format = "auto"
     """``auto`` goes by the extension (.jsonl .ndjson .json .parquet .arrow .csv .tsv .txt, then .gz
     .zst .bz2).
@@ -58,11 +56,16 @@ class Input(BaseModel):
     text: str = "text"
     id: str = "id"
     columns: dict[str, str] | None = None
-    """The further columns to read and their Arrow types; None reads all columns, of the types found
-    in the files.
-    """
+    """The further columns to read and their Arrow types; None reads all, as the files have them."""
     max_document_bytes: Size = 32_000_000
     """A longer line or text is a bad record; it is skipped without being held in memory."""
+
+    @field_validator("path")
+    @classmethod
+    def _not_empty(cls, path: str | list[str]) -> str | list[str]:
+        if not path or not all(path):
+            raise ValueError("there is no path")
+        return path
 
     @field_validator("columns")
     @classmethod
@@ -87,8 +90,9 @@ class Input(BaseModel):
 
 
 def parse_type(name: str) -> pa.DataType:
-    """The Arrow type called ``name``: one of ``TYPES``, ``list<T>`` or ``struct<name: T, ...>``;
-    else raises ValueError.
+    """The type called ``name``: one of ``TYPES``, ``list<T>`` or ``struct<name: T, ...>``.
+
+    Raises ValueError for anything else.
     """
     name = name.strip()
     if name in TYPES:

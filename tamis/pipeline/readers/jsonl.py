@@ -37,9 +37,9 @@ def read_jsonl(
                 yield BadRecord(where, too_long(entry), excerpt(found.head))
             elif read_any:
                 where = position(part, found.offset, parser.line)
-                yield BadRecord(where, f"the rest cannot be read: {found.error}", "")
+                yield BadRecord(where, f"the rest cannot be read: {excerpt(str(found.error))}", "")
             else:
-                raise TamisError(f"cannot read {part.name}: {found.error}") from None
+                raise TamisError(f"cannot read {part.name}: {excerpt(str(found.error))}") from None
             read_any = True
 
 
@@ -53,9 +53,7 @@ def position(part: Slice, offset: int, line: int) -> str:
 
 
 class BlockParser:
-    """Blocks of lines to batches: the kernel reads what is as expected, ``DocumentParser`` the odd
-    lines.
-    """
+    """Blocks of lines to batches: the kernel reads most lines, ``DocumentParser`` the odd ones."""
 
     def __init__(self, part: Slice, entry: Input, schema: pa.Schema, batch_rows: int) -> None:
         self.part, self.entry, self.schema = part, entry, schema
@@ -139,9 +137,7 @@ class BlockParser:
     def _merge(
         self, columns: dict[str, pa.Array], parsed: list[list[Any]], order: Any
     ) -> dict[str, pa.Array]:
-        """The rows in ``order``, an index into the kernel's rows and then those that were parsed
-        one by one.
-        """
+        """The rows in ``order``: indices into the kernel's rows followed by the parsed ones."""
         taken = pa.array(order)
         merged = {}
         for index, field in enumerate(self.schema):

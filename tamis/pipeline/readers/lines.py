@@ -17,8 +17,9 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass
 class Block:
-    """Whole lines, each ended by a newline: ``buffer[:length]``, with ``PADDING`` bytes behind;
-    valid until the next block.
+    """Whole lines with their newlines: ``buffer[:length]``; valid until the next block.
+
+    ``PADDING`` bytes behind them may be read.
     """
 
     buffer: bytearray
@@ -64,9 +65,7 @@ def slice_lines(
 
 
 class LineReader:
-    """Cuts a stream into ``Block``; a line longer than ``max_line`` is passed over without being
-    held.
-    """
+    """Cuts a stream into ``Block``; a line of over ``max_line`` bytes is passed over, not held."""
 
     def __init__(
         self,
@@ -115,9 +114,7 @@ class LineReader:
         return len(self.buffer) - PADDING
 
     def _fill(self) -> bool:
-        """Reads until the buffer is full; True at the end of the stream or of what can be read of
-        it.
-        """
+        """Reads until the buffer is full; True where the stream ends or cannot be read further."""
         view = memoryview(self.buffer)[: self._capacity]
         try:
             while self.filled < len(view):
@@ -173,9 +170,7 @@ class LineReader:
         return found
 
     def _last(self) -> Iterator[Block | TooLong | Broken]:
-        """The lines at the end of the stream, and of the line that crosses the slice's end what
-        lies behind it.
-        """
+        """The last lines, and what lies behind the slice of the line that crosses its end."""
         whole = self.buffer.rfind(b"\n", 0, self.filled) + 1
         if whole:
             yield from self._block(whole)

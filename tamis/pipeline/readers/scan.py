@@ -123,9 +123,7 @@ def _code_unit(source: Bytes, at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
-    """Writes the character of ``\\uXXXX`` (or of a surrogate pair) at ``at``; returns what follows,
-    or -1 if odd.
-    """
+    """Writes the character of ``\\uXXXX`` (or of a pair) at ``at``; what follows, or -1 if odd."""
     code = _code_unit(source, at + 2)
     at += 6
     if 0xD800 <= code < 0xE000:
@@ -158,9 +156,7 @@ def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int
 
 @njit(cache=True, nogil=True)
 def _string(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
-    """Copies the string whose first character is at ``at``, without its escapes; returns what
-    follows, or -1 if odd.
-    """
+    """Copies the string that begins at ``at`` without its escapes; what follows, or -1 if odd."""
     while True:
         _copy(target, to, source, at)
         mask = _specials(source, at)
@@ -197,9 +193,7 @@ def _digits(source: Bytes, at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _number(source: Bytes, at: int, integer: bool) -> int:
-    """What follows the number at ``at``, or -1 if it is none, very long or large, or no integer
-    where one is wanted.
-    """
+    """What follows the number at ``at``; -1 if it is none, very long, or not as wanted."""
     start = at
     if source[at] == _MINUS:
         at += 1
@@ -237,9 +231,7 @@ def _word(source: Bytes, at: int, word: Bytes) -> int:
 
 @njit(cache=True, nogil=True)
 def _nested(source: Bytes, at: int) -> int:
-    """What follows the object or list at ``at`` if its brackets match, without looking at what is
-    in it; or -1.
-    """
+    """What follows the object or list at ``at`` if its brackets match, whatever is in it; or -1."""
     depth = 0
     while True:
         byte = source[at]
@@ -279,9 +271,7 @@ def _raw_value(source: Bytes, at: int, kind: int) -> int:
 def _column(
     source: Bytes, at: int, length: int, keys: Bytes, offsets: NDArray[np.int64], first: int
 ) -> int:
-    """The index of the key at source[at:at + length], tried from ``first`` on since keys tend to
-    keep their order; or -1.
-    """
+    """The index of the key at source[at:at + length] or -1; ``first`` is the likeliest."""
     count = len(offsets) - 1
     for step in range(count):
         column = first + step if first + step < count else first + step - count
@@ -313,9 +303,7 @@ def _object(
     stops: NDArray[np.int64],
     state: NDArray[np.uint8],
 ) -> tuple[int, int, int]:
-    """Reads the object at ``at``: (what follows it or -1, used bytes of ``text``, used bytes of
-    ``values``).
-    """
+    """Reads the object at ``at``: (what follows it or -1, used of ``text``, used of ``values``)."""
     if source[at] != _OPEN_BRACE:
         return -1, text_used, used
     at = _skip_spaces(source, at + 1)

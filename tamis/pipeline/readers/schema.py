@@ -17,7 +17,7 @@ from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, decompressed, sniff
 from tamis.pipeline.readers.files import InputFile, as_inputs, filesystem
 from tamis.pipeline.readers.inputs import EXTRA, Input, parse_type
-from tamis.pipeline.readers.records import nearest
+from tamis.pipeline.readers.records import excerpt, nearest
 
 SAMPLE_BYTES, LONGEST_SAMPLE = 1 << 16, 1 << 22
 SAMPLES = 64
@@ -128,7 +128,9 @@ def stored_schema(file: InputFile) -> pa.Schema:
             opener = pa.ipc.open_file if head == b"ARROW1" else pa.ipc.open_stream
             return opener(handle).schema
     except READ_ERRORS as error:
-        raise TamisError(f"cannot read {file.name} as {file.format}: {error}") from None
+        raise TamisError(
+            f"cannot read {file.name} as {file.format}: {excerpt(str(error))}"
+        ) from None
 
 
 def _sampled(files: list[InputFile]) -> list[tuple[str, pa.DataType]]:
@@ -165,7 +167,7 @@ def _samples(file: InputFile, count: int) -> Iterator[bytes]:
                 sample = _first_bytes(decompressed(handle, compression))
                 yield sample if place == 0 else sample.partition(b"\n")[2]
     except OSError as error:
-        raise TamisError(f"cannot read {file.name}: {error}") from None
+        raise TamisError(f"cannot read {file.name}: {excerpt(str(error))}") from None
 
 
 def _first_bytes(stream: ByteStream) -> bytes:

@@ -26,6 +26,7 @@ from tamis.pipeline.readers.files import (
     seeks_cheaply,
 )
 from tamis.pipeline.readers.inputs import Input
+from tamis.pipeline.readers.records import excerpt
 
 Unit = Literal["file", "bytes", "frames", "row_groups", "record_batches"]
 ARROW_FILE_MAGIC = b"ARROW1"
@@ -124,7 +125,7 @@ def _cut(file: InputFile, slice_bytes: int) -> _Cuts:
                 return _record_batches(handle, file, slice_bytes, whole)
             return _line_ranges(handle, file, slice_bytes, whole, seeks_cheaply(fs))
     except OSError as error:
-        raise TamisError(f"cannot read {file.name}: {error}") from None
+        raise TamisError(f"cannot read {file.name}: {excerpt(str(error))}") from None
     except pa.ArrowException:
         return whole
 
@@ -197,4 +198,4 @@ def open_slice(part: Slice) -> BufferedReader:
             )
         return cast(BufferedReader, fs.open(path, "rb"))
     except OSError as error:
-        raise TamisError(f"cannot read {part.name}: {error}") from None
+        raise TamisError(f"cannot read {part.name}: {excerpt(str(error))}") from None

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from fsspec.spec import AbstractBufferedFile
 from numpy.typing import NDArray
 
 from tamis.pipeline.documents import SOURCE, TEXT
@@ -24,6 +25,9 @@ from tamis.pipeline.readers.records import BadRecord, excerpt, nearest
 from tamis.pipeline.readers.schema import SAMPLE_BYTES, csv_delimiter, csv_header
 from tamis.pipeline.readers.slices import ARROW_FILE_MAGIC, Slice, open_slice
 from tamis.pipeline.readers.values import json_text
+
+PRE_BUFFER_BYTES = 256_000_000
+"""From a remote store a slice of up to this many bytes is fetched in few large reads."""
 
 Where = Callable[[int], str]
 Piece = tuple[pa.RecordBatch | BadRecord, Where]
@@ -46,8 +50,12 @@ def read_table(
                 return
             except READ_ERRORS as error:
                 if not read_any:
-                    raise TamisError(f"cannot read {part.name} as {part.format}: {error}") from None
-                yield BadRecord("the rest of the file", f"it cannot be read: {error}", "")
+                    raise TamisError(
+                        f"cannot read {part.name} as {part.format}: {excerpt(str(error))}"
+                    ) from None
+                yield BadRecord(
+                    "the rest of the file", f"it cannot be read: {excerpt(str(error))}", ""
+                )
                 return
             read_any = True
             yield from conform(batch, where)
@@ -64,9 +72,14 @@ def _parquet(
     metadata = pq.read_metadata(file)
     whole = range(metadata.num_row_groups)
     groups = range(part.start, part.stop) if part.unit == "row_groups" else whole
+    remote = isinstance(file, AbstractBufferedFile)
     files = [
         pq.ParquetFile(
-            file, metadata=metadata, pre_buffer=False, buffer_size=1 << 20, read_dictionary=coded
+            file,
+            metadata=metadata,
+            pre_buffer=remote and part.bytes <= PRE_BUFFER_BYTES,
+            buffer_size=1 << 20,
+            read_dictionary=coded,
         )
         for coded in ([], [entry.text])
     ]
@@ -80,7 +93,7 @@ def _parquet(
         for batch in parquet.iter_batches(
             rows, row_groups=[group], columns=columns, use_threads=False
         ):
-            for at, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+            for at, piece in _pieces(batch, part, entry, batch_bytes, batch_rows):
                 yield piece, _Place(f"row group {group}", first + at)
             first += batch.num_rows
 
@@ -111,7 +124,7 @@ def _arrow(
 ) -> Iterator[Piece]:
     for number, batch in _record_batches(file, part):
         batch.validate()
-        for first, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+        for first, piece in _pieces(batch, part, entry, batch_bytes, batch_rows):
             yield piece, _Place(f"record batch {number}", first)
 
 
@@ -155,18 +168,22 @@ def _csv(
     for batch in reader:
         yield from bad
         bad.clear()
-        for first, piece in _pieces(batch, batch_bytes, batch_rows, entry):
+        for first, piece in _pieces(batch, part, entry, batch_bytes, batch_rows):
             yield piece, _Place("the well-formed rows", done + first)
         done += batch.num_rows
     yield from bad
 
 
 def _pieces(
-    batch: pa.RecordBatch, batch_bytes: int, batch_rows: int, entry: Input
+    batch: pa.RecordBatch, part: Slice, entry: Input, batch_bytes: int, batch_rows: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batch in pieces of at most ``batch_rows`` rows and about ``batch_bytes`` of text."""
+    names = batch.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TamisError(f"{part.name} has two columns called {twice!r}")
     lengths = np.zeros(batch.num_rows, np.int64)
-    if entry.text in batch.schema.names:
+    if entry.text in names:
         text = batch.column(entry.text)
         if pa.types.is_dictionary(text.type):
             lengths = pc.binary_length(text.dictionary).take(text.indices).fill_null(0).to_numpy()
@@ -315,7 +332,8 @@ def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def _plain_values(column: pa.Array) -> list[object]:
-    if pa.types.is_nested(column.type) or pa.types.is_primitive(column.type):
+    kinds = (pa.types.is_nested, pa.types.is_floating, pa.types.is_boolean)
+    if any(kind(column.type) for kind in kinds):
         return column.to_pylist()  # type: ignore[no-any-return]
     return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 

@@ -24,7 +24,7 @@ def read_txt(part: Slice, entry: Input, schema: pa.Schema) -> Iterator[pa.Record
         try:
             text = _read(decompressed(file, compression).read, entry.max_document_bytes + 1)
         except READ_ERRORS as error:
-            raise TamisError(f"cannot read {part.name}: {error}") from None
+            raise TamisError(f"cannot read {part.name}: {excerpt(str(error))}") from None
     if len(text) > entry.max_document_bytes:
         yield BadRecord("byte 0", too_long(entry), excerpt(text))
         return

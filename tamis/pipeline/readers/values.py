@@ -20,7 +20,7 @@ class MismatchError(Exception):
 
 def json_text(value: Any) -> str:
     """A string as it is, anything else as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
 def describe(value: Any) -> str:
