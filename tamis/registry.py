@@ -24,15 +24,26 @@ STAGES = {
 }
 
 
+DEFINED: dict[str, type[Stage]] = {}
+"""Stage classes of this process by kind, those of the user's own code included."""
+
+
 @cache
 def stage_targets() -> dict[str, str]:
-    """All known names, those of installed plug-ins included."""
+    """Where the classes of stages are, those of installed plug-ins included."""
     plugins = {entry.name: entry.value for entry in entry_points(group="tamis.stages")}
     return plugins | STAGES
 
 
-def stage_class(name: str) -> type[Stage]:
+def stage_kinds() -> list[str]:
+    """The names of all stages that a recipe may use here."""
+    return sorted({*stage_targets(), *DEFINED})
+
+
+def stage_class(kind: str) -> type[Stage]:
     """The class of a stage; KeyError for a name that nobody registered."""
-    module, _, attribute = stage_targets()[name].partition(":")
+    if kind not in stage_targets():
+        return DEFINED[kind]
+    module, _, attribute = stage_targets()[kind].partition(":")
     found: type[Stage] = getattr(import_module(module), attribute)
     return found

@@ -7,13 +7,13 @@ import inspect
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.recipe import nearest
 from tamis.pipeline.stages import Filter, Measure
-from tamis.registry import stage_class, stage_targets
+from tamis.registry import stage_class, stage_kinds
 
 
 def list_stages() -> str:
     """A line per stage: its name and what it does."""
     lines = []
-    for kind in sorted(stage_targets()):
+    for kind in stage_kinds():
         paragraph = (inspect.getdoc(stage_class(kind)) or "").partition("\n\n")[0]
         lines.append(f"{kind:<20} {' '.join(paragraph.split()).partition('. ')[0].rstrip('.')}")
     return "\n".join(lines)
@@ -23,8 +23,8 @@ def describe_stage(kind: str) -> str:
     """A stage's documentation, settings with defaults, measures and rules. Raises RecipeError for
     an unknown name.
     """
-    if kind not in stage_targets():
-        raise RecipeError(f"there is no stage {kind}{nearest(kind, stage_targets())}")
+    if kind not in stage_kinds():
+        raise RecipeError(f"there is no stage {kind}{nearest(kind, stage_kinds())}")
     cls = stage_class(kind)
     lines = [inspect.getdoc(cls) or kind, "", "settings"]
     for name, field in cls.model_fields.items():

@@ -12,9 +12,7 @@ import polars as pl
 
 from tamis.pipeline.documents import ROW
 from tamis.pipeline.errors import TamisError
-from tamis.pipeline.stages import Filter, Measure, Stage
 from tamis.pipeline.storage import RunFolder
-from tamis.registry import stage_class
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,6 @@ def read_manifest(run: str | Path) -> tuple[RunFolder, dict[str, Any]]:
     return folder, manifest
 
 
-def stages_of(manifest: dict[str, Any]) -> list[Stage]:
-    """The stages as they were configured."""
-    entries = [next(iter(entry.items())) for entry in manifest["recipe"]["stages"]]
-    return [stage_class(kind)(**config) for kind, config in entries]
-
-
 def scan(folder: RunFolder, name: str) -> list[pl.LazyFrame]:
     """The tables of a folder of the run: one lazy frame for each set of files with the same
     columns.
@@ -99,9 +91,14 @@ def explain(run: str | Path, id: str) -> list[Way]:
     rows = sorted({*measures, *(one[ROW] for one in decisions)})
     if not rows and not _is_kept(folder, id):
         raise TamisError(f"{run} has no document with the id {id}{_similar(folder, id)}")
-    stages = stages_of(manifest)
     return [
-        _way(id, row, stages, [one for one in decisions if one[ROW] == row], measures.get(row, {}))
+        _way(
+            id,
+            row,
+            manifest["stages"],
+            [one for one in decisions if one[ROW] == row],
+            measures.get(row, {}),
+        )
         for row in rows or [-1]
     ]
 
@@ -109,30 +106,24 @@ def explain(run: str | Path, id: str) -> list[Way]:
 def _way(
     id: str,
     row: int,
-    stages: list[Stage],
+    stages: list[dict[str, Any]],
     decisions: list[dict[str, Any]],
     measures: dict[str, Any],
 ) -> Way:
+    """``stages`` are those of the manifest: names, rules and thresholds as they were."""
     ended = False
     steps = []
     for stage in stages:
-        mine = [one for one in decisions if one["stage"] == stage.name]
+        mine = [one for one in decisions if one["stage"] == stage["name"]]
         final = next((one for one in mine if one["action"] in ("dropped", "failed")), None)
         decision = final["action"] if final else "changed" if mine else "kept"
         known = _measures(stage, measures, final)
         if ended:
-            steps.append(
-                Step(
-                    stage.name,
-                    "not reached",
-                    "",
-                    tuple(one for one in known if one.value is not None),
-                )
-            )
+            measured = tuple(one for one in known if one.value is not None)
+            steps.append(Step(stage["name"], "not reached", "", measured))
             continue
-        steps.append(
-            Step(stage.name, decision, _reason(stage, final or (mine[0] if mine else None)), known)
-        )
+        reason = _reason(stage, final or (mine[0] if mine else None))
+        steps.append(Step(stage["name"], decision, reason, known))
         ended = final is not None
     unnamed = [one for one in decisions if not one["stage"]]
     if unnamed:
@@ -140,46 +131,39 @@ def _way(
     return Way(id, row, not ended and not unnamed, tuple(steps))
 
 
-def _reason(stage: Stage, decision: dict[str, Any] | None) -> str:
+def _reason(stage: dict[str, Any], decision: dict[str, Any] | None) -> str:
     if decision is None:
         return ""
-    detail = (
-        f" ({stage.detail_means} {decision['detail']})".replace("( ", "(")
-        if decision["detail"]
-        else ""
-    )
+    detail = decision["detail"] or ""
     if decision["action"] == "failed":
-        return decision["detail"] or ""
+        return detail
     if decision["action"] == "changed":
         return f"{decision['value']:+,.0f} bytes removed"
-    for rule in stage.rules():
-        if rule.field == decision["rule"]:
+    told = f" ({stage['detail_means']} {detail})".replace("( ", "(") if detail else ""
+    for rule in stage["rules"]:
+        if rule["rule"] == decision["rule"]:
             value, threshold = f"{decision['value']:.6g}", f"{decision['threshold']:.6g}"
-            comparison = f"{rule.measure} = {value} {rule.comparison} {threshold}"
-            return f"{rule.field}: {comparison}{detail}"
-    return f"{decision['rule']}{detail}"
+            comparison = f"{rule['measure']} = {value} {rule['comparison']} {threshold}"
+            return f"{rule['rule']}: {comparison}{told}"
+    return f"{decision['rule']}{told}"
 
 
 def _measures(
-    stage: Stage, measures: dict[str, Any], final: dict[str, Any] | None
+    stage: dict[str, Any], measures: dict[str, Any], final: dict[str, Any] | None
 ) -> tuple[Measured, ...]:
-    if not isinstance(stage, Measure):
-        return ()
-    rules = stage.rules() if isinstance(stage, Filter) else ()
+    """The kept measures of a stage, each with the rules that look at it."""
+    prefix = f"{stage['name']}."
     found = []
-    for quantity in stage.provides():
-        mine = [
-            rule
-            for rule in rules
-            if rule.measure == quantity.name and rule.threshold(stage) is not None
-        ]
+    for column in measures:
+        if not column.startswith(prefix):
+            continue
+        name = column.removeprefix(prefix)
+        mine = [rule for rule in stage["rules"] if rule["measure"] == name]
         shown = tuple(
-            f"{rule.field}: drop if {rule.comparison} {rule.threshold(stage):.6g}" for rule in mine
+            f"{rule['rule']}: drop if {rule['comparison']} {rule['threshold']:.6g}" for rule in mine
         )
-        failed = final is not None and any(rule.field == final["rule"] for rule in mine)
-        found.append(
-            Measured(quantity.name, measures.get(f"{stage.name}.{quantity.name}"), shown, failed)
-        )
+        failed = final is not None and any(rule["rule"] == final["rule"] for rule in mine)
+        found.append(Measured(name, measures[column], shown, failed))
     return tuple(found)
 
 

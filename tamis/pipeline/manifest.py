@@ -139,6 +139,7 @@ def _stage(stage: Stage, statistics: StageStatistics, fit: Record | None) -> dic
         "name": stage.name,
         "kind": stage.kind,
         "config": stage.model_dump(mode="json"),
+        "detail_means": type(stage).detail_means,
         "in": statistics.entered,
         "kept": statistics.entered - statistics.dropped - statistics.failed,
         "dropped": statistics.dropped,

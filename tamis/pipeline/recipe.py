@@ -28,7 +28,7 @@ from tamis.pipeline.readers import Input
 from tamis.pipeline.readers.sizes import Size
 from tamis.pipeline.stages import Filter, Measure, Stage
 from tamis.pipeline.writers import Output
-from tamis.registry import stage_class, stage_targets
+from tamis.registry import stage_class, stage_kinds
 
 Key: TypeAlias = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -334,9 +334,9 @@ def _build_stage(
             "- gopher_quality: {min_words: 50}"
         )
         return None
-    if kind not in stage_targets():
+    if kind not in stage_kinds():
         problems.append(
-            f"{source.place(key)}: there is no stage {kind}{nearest(str(kind), stage_targets())}"
+            f"{source.place(key)}: there is no stage {kind}{nearest(str(kind), stage_kinds())}"
         )
         return None
     cls = stage_class(kind)

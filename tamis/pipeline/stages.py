@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tamis.pipeline.documents import Documents
+from tamis.registry import DEFINED
 
 Measures = dict[str, NDArray[Any]]
 DETAIL = "detail"
@@ -137,6 +138,11 @@ class Stage(BaseModel):
     """Raise it when the same configuration gives other results than before: finished work is then
     redone.
     """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        if "kind" in vars(cls):
+            DEFINED[cls.kind] = cls
 
     def model_post_init(self, context: Any, /) -> None:
         if not self.name:

@@ -1,0 +1,62 @@
+"""The documentation's examples run as they are written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tamis
+from tamis.pipeline.documents import content_id
+from tamis.pipeline.recipe import load_recipe, parse_recipe
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        pattern = rf"^```{language}\n(.*?)^```"
+        matches = re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        found += [(page.name, block) for block in matches]
+    return found
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_recipes_in_the_pages_are_right(page: str, text: str) -> None:
+    assert parse_recipe(text, page)[0].stages
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_recipes_in_examples_are_right(path: Path) -> None:
+    assert load_recipe(path)[0].stages
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
+
+
+def test_the_stage_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [block for page, block in blocks("python") if page == "write-a-stage.md"]
+    (tmp_path / "in.jsonl").write_text('{"text": "quiet words"}\n{"text": "LOUD WORDS"}\n')
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "write-a-stage.md", "exec"), {"__name__": "page"})
+    (way,) = tamis.explain("out", content_id("in.jsonl", "LOUD WORDS"))
+    assert not way.kept
+    assert tamis.retune("out", ["shouting.max_capitals=1e-9"]).kept_after == 1
+    assert tamis.retune("out", ["shouting.max_capitals=0.95"]).newly_kept == 1
+
+
+def test_the_python_example_runs(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (ROOT / "examples" / "python_pipeline.py").read_text()
+    monkeypatch.setattr("sys.argv", ["python_pipeline.py", str(corpus), str(tmp_path / "out")])
+    exec(compile(code, "python_pipeline.py", "exec"), {"__name__": "__main__"})
+    assert (tmp_path / "out" / "report.html").exists()
