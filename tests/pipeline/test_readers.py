@@ -129,6 +129,28 @@ def test_unusual_lines_that_are_documents(tmp_path: Path, line: str, text: str |
         assert texts(rows) == ["fine", text]
 
 
+def test_values_that_are_nested_deeply(tmp_path: Path) -> None:
+    for levels in (20, 200, 300, 1000):
+        deep = "[" * levels + "1" + "]" * levels
+        tree = '{"k":' * levels + "1" + "}" * levels
+        lines = [f'{{"text": "a", "deep": {deep}}}', f'{{"text": "b", "tree": {tree}}}']
+        lines += [deep, f'{{"text": {tree}}}']
+        rows, bad = read(write(tmp_path / f"{levels}.jsonl", *lines))
+        assert len(rows) + len(bad) == 4 and len(bad) >= 2
+        if levels < 250:
+            assert json.loads(rows[0]["deep"] or rows[0]["extra"]) in (
+                json.loads(deep),
+                {"deep": json.loads(deep)},
+            )
+
+
+def test_keys_that_are_data_do_not_become_fields(tmp_path: Path) -> None:
+    lines = [{"text": "x", "scores": {f"label {number}": 0.5}} for number in range(500)]
+    rows, bad = read(write(tmp_path / "a.jsonl", *lines))
+    assert not bad
+    assert [json.loads(row["scores"]) for row in rows] == [line["scores"] for line in lines]
+
+
 def test_bom_blank_lines_crlf_and_no_last_newline(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\r\n \t\n{"text": "b"}\r\nno\n\n{"text": "c"}')

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -337,6 +338,16 @@ def test_truncated_parquet_and_arrow(tmp_path: Path) -> None:
         read(Input(path=str(tmp_path / "a.parquet")))
     rows, bad = read(Input(path=str(tmp_path / "b.arrow")))
     assert 0 < len(rows) < 10_000 and len(bad) == 1
+
+
+def test_arrow_with_offsets_that_lead_astray(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(np.array([0, 2, 1 << 20, 3], np.int32))
+    forged = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"abc"))
+    batch = pa.RecordBatch.from_arrays([pa.array(["x", "y", "z"]), forged], ["text", "url"])
+    with pa.ipc.new_file(tmp_path / "a.arrow", batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(TamisError, match=r"cannot read .*a\.arrow as arrow"):
+        read(Input(path=str(tmp_path / "a.arrow")))
 
 
 def test_a_big_row_group_comes_in_small_batches(tmp_path: Path) -> None:

@@ -39,7 +39,12 @@ class DocumentParser:
 
     def parse(self, line: bytes) -> list[Any]:
         """The values in the order of the schema; raises BadDocumentError."""
-        document = self._object(line)
+        try:
+            return self._row(self._object(line))
+        except orjson.JSONEncodeError as error:
+            raise BadDocumentError(f"a value cannot be kept as JSON: {error}") from None
+
+    def _row(self, document: dict[str, Any]) -> list[Any]:
         row: list[Any] = [None] * len(self.names)
         extra: dict[str, Any] = {}
         for key, value in document.items():

@@ -129,13 +129,13 @@ class BlockParser:
                     where = position(self.part, block.offset + start, number)
                     yield BadRecord(where, str(error), excerpt(line))
             order = order[order >= 0]
+            columns = self._merge(columns, rows, parsed, order)
             rows = len(order)
-            columns = self._merge(columns, parsed, order)
         if rows:
             yield assemble(columns, rows, self.entry, self.schema, self.part.name)
 
     def _merge(
-        self, columns: dict[str, pa.Array], parsed: list[list[Any]], order: Any
+        self, columns: dict[str, pa.Array], rows: int, parsed: list[list[Any]], order: Any
     ) -> dict[str, pa.Array]:
         """The rows in ``order``: indices into the kernel's rows followed by the parsed ones."""
         taken = pa.array(order)
@@ -145,9 +145,7 @@ class BlockParser:
             if field.name in columns:
                 values = pa.concat_arrays([columns[field.name], values])
             else:
-                values = pa.concat_arrays(
-                    [pa.nulls(len(self.odd), field.type)[: self._rows], values]
-                )
+                values = pa.concat_arrays([pa.nulls(rows, field.type), values])
             merged[field.name] = values.take(taken)
         return merged
 
@@ -156,7 +154,6 @@ class BlockParser:
 
         Nested values are parsed here; rows whose value does not fit the declared type become odd.
         """
-        self._rows = rows
         columns = {}
         for column, (name, kind) in enumerate(zip(self.names, self.kinds.tolist(), strict=True)):
             if kind == scan.NESTED:

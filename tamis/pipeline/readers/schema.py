@@ -22,12 +22,12 @@ from tamis.pipeline.readers.records import excerpt, nearest
 SAMPLE_BYTES, LONGEST_SAMPLE = 1 << 16, 1 << 22
 SAMPLES = 64
 FOOTER_THREADS = 8
+MOST_LEVELS, MOST_FIELDS = 16, 100
+"""JSON objects that are deeper, or have more different keys, become JSON text and not structs."""
 
 
 def promote(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds both without loss: wider numbers, united structs; string (of JSON text)
-    if there is none.
-    """
+    """The type that holds both: wider numbers, united structs; else string (of JSON text)."""
     if one.equals(other):
         return one
     schemas = [pa.schema([("column", type_)]) for type_ in (one, other)]
@@ -41,8 +41,7 @@ def promote(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def declare_schema(inputs: Input | Sequence[Input], files: Iterable[InputFile]) -> pa.Schema:
-    """The schema of every batch: ``id``, ``text``, ``source`` if there is one, then the other
-    columns by name.
+    """The schema of every batch: ``id``, ``text``, ``source`` if any, then the others by name.
 
     Parquet and Arrow files are asked for their schemas, all of them; of JSONL and CSV files at most
     ``SAMPLES`` pieces spread over the files are looked at. Types are united (see ``promote``). What
@@ -74,9 +73,7 @@ def declare_schema(inputs: Input | Sequence[Input], files: Iterable[InputFile]) 
 
 
 def _columns_of(entry: Input, files: list[InputFile]) -> Iterator[tuple[str, pa.DataType]]:
-    """The columns that an input adds, by their names in the documents, once for each file or sample
-    that shows them.
-    """
+    """The columns that an input adds, by their names in the documents; some more than once."""
     tables = [file for file in files if file.format in ("parquet", "arrow")]
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         schemas = list(pool.map(stored_schema, tables))
@@ -134,9 +131,10 @@ def stored_schema(file: InputFile) -> pa.Schema:
 
 
 def _sampled(files: list[InputFile]) -> list[tuple[str, pa.DataType]]:
+    """The columns that the samples show, each with the type that holds all its values."""
     step = -(-len(files) // SAMPLES) or 1
     chosen = files[::step]
-    found: dict[tuple[str, str], tuple[str, pa.DataType]] = {}
+    found: dict[str, pa.DataType] = {}
     for file in chosen:
         for sample in _samples(file, max(1, SAMPLES // len(chosen))):
             if file.format == "csv":
@@ -144,14 +142,17 @@ def _sampled(files: list[InputFile]) -> list[tuple[str, pa.DataType]]:
             else:
                 columns = list(_json_columns(sample))
             for name, type_ in columns:
-                found.setdefault((name, str(type_)), (name, type_))
-    return list(found.values())
+                found[name] = promote(found[name], type_) if name in found else type_
+    return [(name, pa.string() if _is_wide(type_) else type_) for name, type_ in found.items()]
+
+
+def _is_wide(type_: pa.DataType) -> bool:
+    """Whether it is a struct of so many fields that its keys are data rather than names."""
+    return bool(pa.types.is_struct(type_) and type_.num_fields > MOST_FIELDS)
 
 
 def _samples(file: InputFile, count: int) -> Iterator[bytes]:
-    """The beginning of a file, and if it is plain JSONL up to ``count`` places in it; whole lines
-    where there are any.
-    """
+    """Whole lines from the beginning of a file; from ``count`` places if it is plain JSONL."""
     fs, path = filesystem(file.path)
     try:
         with fs.open(path, "rb") as handle:
@@ -194,18 +195,18 @@ def _json_columns(sample: bytes) -> Iterator[tuple[str, pa.DataType]]:
             yield from ((key, _json_type(value)) for key, value in document.items())
 
 
-def _json_type(value: Any) -> pa.DataType:
-    """The Arrow type of a JSON value; string (of JSON text) where a list's items or an empty object
-    give none.
-    """
+def _json_type(value: Any, level: int = 0) -> pa.DataType:
+    """The Arrow type of a JSON value; string (of JSON text) where there is no one type."""
+    if level > MOST_LEVELS:
+        return pa.string()
     if isinstance(value, dict):
         if not value:
             return pa.null()
-        return pa.struct([(key, _json_type(inner)) for key, inner in value.items()])
+        return pa.struct([(key, _json_type(inner, level + 1)) for key, inner in value.items()])
     if isinstance(value, list):
         inner: pa.DataType = pa.null()
         for item in value:
-            inner = promote(inner, _json_type(item))
+            inner = promote(inner, _json_type(item, level + 1))
         mixed = pa.types.is_string(inner) and not all(
             isinstance(item, str | None) for item in value
         )

@@ -123,9 +123,17 @@ def _arrow(
     file: BufferedReader, part: Slice, entry: Input, _: pa.Schema, batch_bytes: int, batch_rows: int
 ) -> Iterator[Piece]:
     for number, batch in _record_batches(file, part):
-        batch.validate()
+        _check_memory(batch)
         for first, piece in _pieces(batch, part, entry, batch_bytes, batch_rows):
             yield piece, _Place(f"record batch {number}", first)
+
+
+def _check_memory(batch: pa.RecordBatch) -> None:
+    """Raises ArrowInvalid for offsets or indices that lead astray; UTF-8 is left for later."""
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    for column in batch.columns:
+        raw = column.view(as_bytes[column.type]) if column.type in as_bytes else column
+        raw.validate(full=True)
 
 
 def _record_batches(file: BufferedReader, part: Slice) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -207,9 +215,7 @@ def _wanted(name: str, entry: Input, schema: pa.Schema) -> bool:
 
 
 class Conform:
-    """Turns batches of a file into batches of the declared schema; rows that do not fit become
-    ``BadRecord``.
-    """
+    """Batches of a file to batches of the schema; rows that do not fit become ``BadRecord``."""
 
     def __init__(self, part: Slice, entry: Input, schema: pa.Schema) -> None:
         self.part, self.entry, self.schema = part, entry, schema
@@ -300,15 +306,12 @@ def _where(mask: pa.BooleanArray) -> list[int]:
 
 
 def _valid_utf8(name: str, column: pa.Array, reasons: dict[int, str]) -> pa.Array:
-    """The strings, with null where one is not UTF-8; files promise it and Arrow does not check it
-    when it reads.
-    """
+    """The strings, with null where one is not UTF-8: Arrow does not check that when it reads."""
     try:
         column.validate(full=True)
         return column
     except pa.ArrowInvalid:
         raw = column.cast(pa.large_binary())
-        raw.validate(full=True)
     strings: list[str | None] = []
     for row, value in enumerate(raw.to_pylist()):
         try:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from tamis.pipeline.documents import TEXT
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.readers.assemble import assemble
-from tamis.pipeline.readers.compression import READ_ERRORS, decompressed, sniff
+from tamis.pipeline.readers.compression import READ_ERRORS, ByteStream, decompressed, sniff
 from tamis.pipeline.readers.document import too_long
 from tamis.pipeline.readers.inputs import Input
 from tamis.pipeline.readers.records import BadRecord, excerpt
@@ -22,7 +22,7 @@ def read_txt(part: Slice, entry: Input, schema: pa.Schema) -> Iterator[pa.Record
         compression = sniff(file.read(4))
         file.seek(0)
         try:
-            text = _read(decompressed(file, compression).read, entry.max_document_bytes + 1)
+            text = _read(decompressed(file, compression), entry.max_document_bytes + 1)
         except READ_ERRORS as error:
             raise TamisError(f"cannot read {part.name}: {excerpt(str(error))}") from None
     if len(text) > entry.max_document_bytes:
@@ -38,9 +38,8 @@ def read_txt(part: Slice, entry: Input, schema: pa.Schema) -> Iterator[pa.Record
     yield assemble({TEXT: pa.array([decoded], pa.large_string())}, 1, entry, schema, part.name)
 
 
-def _read(read: object, limit: int) -> bytes:
-    parts, size = [], 0
-    while size < limit and (data := read(min(limit - size, 1 << 20))):  # type: ignore[operator]
-        parts.append(data)
-        size += len(data)
-    return b"".join(parts)
+def _read(stream: ByteStream, limit: int) -> bytes:
+    data = bytearray()
+    while len(data) < limit and (more := stream.read(min(limit - len(data), 1 << 20))):
+        data += more
+    return bytes(data)
