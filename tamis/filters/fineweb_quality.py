@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Int64s, UInt8s, UInt64s, next_bit, text_arrays
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.lines import lines, repeated_lines, span_characters
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
@@ -86,7 +86,7 @@ class FineWebQuality(Filter):
         return super().decide(measures)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ends_sentence(data: UInt8s, begin: Any, end: Any, classes: UInt8s) -> Any:
     """Whether the last character is in TERMINAL_PUNCTUATION."""
     at = end - 1
@@ -95,7 +95,7 @@ def _ends_sentence(data: UInt8s, begin: Any, end: Any, classes: UInt8s) -> Any:
     return classes[decode(data, at)] & TERMINAL_MARK != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_lines(
     data: UInt8s,
     offsets: Int64s,

@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import model_validator
 
@@ -34,6 +33,7 @@ from tamis.filters.text.bitmap import (
     population,
     text_arrays,
 )
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.lines import Lines, lines, split_lines, stripped
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
@@ -244,7 +244,7 @@ def _line_marks(documents: Documents, split: Lines, marks: np.int64, strip: bool
     return {"bullet_lines": ratio(bullets, total), "ellipsis_lines": ratio(ellipses, total)}
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_words(
     first: Int64s,
     length: Int32s,
@@ -266,7 +266,7 @@ def _count_words(
         stops[doc] = population(np.uint64(seen))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_candidates(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
     """(# signs, places where an ellipsis begins, places where spaced dots may begin), all in
     ``one``.
@@ -284,7 +284,7 @@ def _count_candidates(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
     return hashes, ellipses, spaced
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_ellipses(text: UInt8s) -> Any:
     """``text.count("...") + text.count("\\u2026")``: runs of dots are counted by threes."""
     found, dots = 0, 0
@@ -298,7 +298,7 @@ def _count_ellipses(text: UInt8s) -> Any:
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_spaced(text: UInt8s) -> Any:
     """``text.count(". . .")``."""
     found, at = 0, 0
@@ -312,7 +312,7 @@ def _count_spaced(text: UInt8s) -> Any:
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_symbols(
     data: UInt8s,
     offsets: Int64s,
@@ -335,7 +335,7 @@ def _count_symbols(
             spaced[doc] = _count_spaced(text)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_symbol_words(
     data: UInt8s,
     first: Int64s,
@@ -353,7 +353,7 @@ def _count_symbol_words(
                     break
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_bullet(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
     """Whether ``data[low:high]`` begins with one of the bullets among the marks: - * U+2022 (E2 80
     A2) U+25CF (E2 97 8F).
@@ -368,7 +368,7 @@ def _is_bullet(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
     return data[low + 1] == 0x97 and data[low + 2] == 0x8F and (marks & _CIRCLE) != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_ellipsis(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
     """Whether ``data[low:high]`` ends with U+2026 or an ellipsis of dots among the marks."""
     if high - low < 3:
@@ -385,7 +385,7 @@ def _is_ellipsis(data: UInt8s, low: Any, high: Any, marks: Any) -> Any:
     return spaces and data[high - 3] == 46 and data[high - 5] == 46
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_line_marks(
     data: UInt8s,
     offsets: Int64s,

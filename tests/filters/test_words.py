@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from tamis.filters.text.lines import lines
+from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import PUNCTUATION_SET
 from tamis.filters.text.words import (
     EXACT_STOP_WORD,
@@ -87,6 +89,15 @@ def test_documents_that_are_not_alive_have_no_words() -> None:
     documents.alive[1] = False
     found = words(documents, "whitespace")
     assert spell(documents, found) == [["one", "two"], [], ["five"]]
+
+
+@pytest.mark.parametrize("profile", ["whitespace", "unicode"])
+def test_documents_dropped_after_the_first_look_have_no_words(profile: Profile) -> None:
+    documents = batch(["one two", "three four\nfive", "six"])
+    assert scan(documents).words.tolist() == [2, 3, 1]
+    documents.alive[1] = False
+    assert spell(documents, words(documents, profile)) == [["one", "two"], [], ["six"]]
+    assert lines(documents).first.tolist() == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("profile", ["whitespace", "unicode"])

@@ -17,6 +17,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from tamis.filters.text.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 # Arrays as kernels take them, by the type of their elements. To mypy those are Any: it knows
@@ -74,7 +75,7 @@ def low_bytes(count: Any) -> Any:
     return _ALL >> np.uint64(64 - 8 * count)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack(mask: UInt8s, bits: UInt64s) -> None:
     """Pack the 0/1 bytes of ``mask`` (64 times as many as ``bits``) into 64-bit words, lowest bit
     first.
@@ -87,7 +88,7 @@ def pack(mask: UInt8s, bits: UInt64s) -> None:
         bits[word] = packed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def next_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
     """The first bit of ``begin:end`` that is set, or ``end``."""
     while begin < end:
@@ -98,7 +99,7 @@ def next_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
     return end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def last_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
     """One more than the last bit of ``begin:end`` that is set, or ``begin``."""
     while begin < end:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import (
@@ -22,6 +21,7 @@ from tamis.filters.text.bitmap import (
     trailing_zeros,
 )
 from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
 from tamis.pipeline.documents import Documents
 
@@ -146,7 +146,7 @@ def repeats(documents: Documents, segments: Lines) -> Repeats:
     return result
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split_newlines(
     offsets: Int64s,
     alive: Bools,
@@ -172,7 +172,7 @@ def _split_newlines(
         end[line] = offsets[doc + 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _has_other_breaks(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
     """Whether VT, FF, CR, FS, GS, RS, NEL (C2 85), LS or PS (E2 80 A8, A9) begin in ``one``.
 
@@ -189,7 +189,7 @@ def _has_other_breaks(one: UInt8s, two: UInt8s, three: UInt8s) -> Any:
     return found > 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _break_width(data: UInt8s, at: Any, end: Any) -> Any:
     """The bytes of the line break that begins at ``at`` (CR LF is one break), or 0."""
     byte = data[at]
@@ -204,7 +204,7 @@ def _break_width(data: UInt8s, at: Any, end: Any) -> Any:
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _next_break(data: UInt8s, at: Any, end: Any) -> Any:
     """(position, width) of the first line break from ``at`` on, or (end, 0)."""
     while at < end:
@@ -215,7 +215,7 @@ def _next_break(data: UInt8s, at: Any, end: Any) -> Any:
     return end, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_split_lines(
     data: UInt8s,
     offsets: Int64s,
@@ -240,7 +240,7 @@ def _count_split_lines(
             count[doc] -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_split_lines(
     data: UInt8s,
     offsets: Int64s,
@@ -265,7 +265,7 @@ def _fill_split_lines(
             at = stop + width
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_span(data: UInt8s, start: Any, end: Any) -> Any:
     """A 64-bit hash of ``data[start:end]``, eight bytes at a time."""
     hashed = _SEED ^ np.uint64(end - start)
@@ -276,7 +276,7 @@ def hash_span(data: UInt8s, start: Any, end: Any) -> Any:
     return hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_spans(
     data: UInt8s,
     first: Int64s,
@@ -291,7 +291,7 @@ def _hash_spans(
                 hashes[span] = hash_span(data, start[span], end[span])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def span_characters(data: UInt8s, start: Any, end: Any) -> Any:
     """The code points of ``data[start:end]``."""
     inner = 0
@@ -301,7 +301,7 @@ def span_characters(data: UInt8s, start: Any, end: Any) -> Any:
     return end - start - inner
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join_paragraphs(
     offsets: Int64s,
     block: Int64s,
@@ -339,7 +339,7 @@ def _join_paragraphs(
         first[doc + 1] = found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _strip(
     data: UInt8s,
     offsets: Int64s,
@@ -367,7 +367,7 @@ def _strip(
         first[doc + 1] = found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_repeats(
     data: UInt8s,
     offsets: Int64s,

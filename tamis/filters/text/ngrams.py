@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Int32s, Int64s, UInt64s
 from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.words import HASH_BASE, Words
 
 _INVERSE = np.uint64(pow(int(HASH_BASE), -1, 2**64))
@@ -104,7 +105,7 @@ def _ngram_key(hashes: UInt64s, at: Any, n: Any) -> Any:
     return key
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _prefix_lengths(length: Int32s, characters: Int64s) -> None:
     """``characters[i]``: code points of the first i words."""
     characters[0] = 0
@@ -112,7 +113,7 @@ def _prefix_lengths(length: Int32s, characters: Int64s) -> None:
         characters[word + 1] = characters[word] + length[word]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _top_ngram(
     hashes: UInt64s,
     n: Any,
@@ -146,7 +147,7 @@ def _top_ngram(
     return best
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_top(
     first: Int64s,
     hashes: UInt64s,
@@ -175,7 +176,7 @@ def _find_top(
             top_characters[doc, column] = characters[best + n] - characters[best]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cover(at: Any, n: Any, generation: Any, characters: Int64s, covered: Int64s) -> Any:
     """Mark the words of an n-gram; returns the code points of those that were not marked."""
     added = 0
@@ -186,7 +187,7 @@ def _cover(at: Any, n: Any, generation: Any, characters: Int64s, covered: Int64s
     return added
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_repeated(
     first: Int64s,
     hashes: UInt64s,
@@ -228,7 +229,7 @@ def _find_repeated(
                     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _power(base: Any, exponent: Any) -> Any:
     """``base ** exponent`` mod 2^64."""
     result = _ONE
@@ -240,7 +241,7 @@ def _power(base: Any, exponent: Any) -> Any:
     return result
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _greedy(
     n: Any,
     table: UInt64s,
@@ -263,7 +264,7 @@ def _greedy(
     return repeated
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find_duplicated(
     first: Int64s,
     start: Int64s,

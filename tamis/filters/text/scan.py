@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import (
@@ -23,6 +22,7 @@ from tamis.filters.text.bitmap import (
     text_arrays,
     trailing_zeros,
 )
+from tamis.filters.text.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 _CHUNK = 4096
@@ -67,7 +67,7 @@ def _scan(documents: Documents) -> Scan:
     return Scan(block, solid, newline, words, characters, newlines)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ascii_masks(text: UInt8s, solid: UInt8s, newline: UInt8s) -> Any:
     """0/1 masks of a piece of text, taking ASCII white space only; returns the code points."""
     started = 0
@@ -82,7 +82,7 @@ def _ascii_masks(text: UInt8s, solid: UInt8s, newline: UInt8s) -> Any:
     return started
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _space_width(data: UInt8s, at: Any, end: Any) -> Any:
     """The bytes of the white space character above U+007F that begins at ``at``, or 0."""
     lead = data[at]
@@ -101,7 +101,7 @@ def _space_width(data: UInt8s, at: Any, end: Any) -> Any:
     return 3 if lead == 0xE1 and second == 0x9A and third == 0x80 else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _clear_wide_spaces(
     data: UInt8s,
     begin: Any,
@@ -131,7 +131,7 @@ def _clear_wide_spaces(
                 solid[k >> 6] &= ~(_ONE << np.uint64(k & 63))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_words(solid: UInt64s) -> Any:
     """The number of runs of one bits."""
     runs = 0
@@ -142,7 +142,7 @@ def _count_words(solid: UInt64s) -> Any:
     return runs
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _scan_text(
     data: UInt8s,
     offsets: Int64s,

@@ -17,10 +17,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Bools, Int64s, UInt8s, text_arrays
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -106,7 +106,7 @@ def unicode_spans(documents: Documents) -> Spans:
     return first, start[: first[-1]].copy(), end[: first[-1]].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _joins(last: Any, middle: Any, kind: Any) -> Any:
     """Whether a character continues a word whose last character, and the mark in between (0 for
     none), are given.
@@ -125,13 +125,13 @@ def _joins(last: Any, middle: Any, kind: Any) -> Any:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _width(lead: Any) -> Any:
     """The bytes of a character by its first byte."""
     return 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _segment_document(
     data: UInt8s,
     begin: Any,
@@ -173,7 +173,7 @@ def _segment_document(
     return found + (opened and wordlike)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _segment(
     data: UInt8s,
     offsets: Int64s,

@@ -29,6 +29,7 @@ from tamis.filters.text.bitmap import (
     text_arrays,
     trailing_zeros,
 )
+from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -163,7 +164,7 @@ _THE, _BE, _TO, _OF, _AND, _THAT, _HAVE, _WITH = (
 )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split(
     offsets: Int64s,
     alive: Bools,
@@ -210,7 +211,7 @@ def _hash_block(block: Any, present: Any) -> Any:
     return low + high
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _stop_word(block: Any, size: Any) -> Any:
     """1 + the index in STOP_WORDS of a word of 2 to 4 bytes in lower case, or 0."""
     if size == 2:
@@ -220,7 +221,7 @@ def _stop_word(block: Any, size: Any) -> Any:
     return 6 if block == _THAT else 7 if block == _HAVE else 8 if block == _WITH else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode(data: UInt8s, at: Any) -> Any:
     """The code point whose UTF-8 begins at ``at``."""
     lead = np.int64(data[at])
@@ -236,7 +237,7 @@ def decode(data: UInt8s, at: Any) -> Any:
     return ((lead & 0x07) << 18) | (second << 12) | (third << 6) | fourth
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _starts_alphanumeric(
     data: UInt8s,
     start: Int64s,
@@ -247,7 +248,7 @@ def _starts_alphanumeric(
         found[word] = classes[decode(data, start[word])] & ALPHANUMERIC != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _wide_flags(data: UInt8s, start: Any, end: Any, classes: UInt8s, flags: Any) -> Any:
     """The flags of a word, given those of its ASCII characters, once its other characters have been
     looked at.
@@ -262,7 +263,7 @@ def _wide_flags(data: UInt8s, start: Any, end: Any, classes: UInt8s, flags: Any)
     return flags
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _describe(
     data: UInt8s,
     start: Int64s,
