@@ -421,8 +421,22 @@ _PHRASES = (
     "use of coo",
     "use coo",
 )
+# Numbers of phrases; as plain integers, each would have the kernels compiled for itself.
+(
+    _JAVASCRIPT_AT,
+    _LOREM_AT,
+    _TERMS_AT,
+    _PRIVACY_AT,
+    _COO_AT,
+    _IE_POLICY_AT,
+    _IES_AT,
+    _USES_COO_AT,
+    _USE_OF_COO_AT,
+    _USE_COO_AT,
+) = np.arange(len(_PHRASES))
 _PHRASE, _FOLD = _packed(_PHRASES)
 _SIZES = np.array([len(phrase) for phrase in _PHRASES], np.int64)
+_ZERO = np.int64(0)
 _J, _M, _V, _K, _KELVIN, _BRACE = 1, 2, 3, 4, 5, 6
 _RARE = np.zeros(256, np.uint8)
 for _letters, _number in ((b"jJ", _J), (b"mM", _M), (b"vV", _V), (b"kK", _K), (b"\xe2", _KELVIN)):
@@ -448,14 +462,14 @@ def _is_at(text: NDArray[np.uint8], at: int, start: int, end: int, phrase: int) 
 @njit(cache=True, nogil=True)
 def _speaks_of_cookies(text: NDArray[np.uint8], k: int, behind: int, start: int, end: int) -> bool:
     """Whether the k at ``k`` (up to ``behind``) is that of a cookie phrase."""
-    if not _is_at(text, k - 3, start, end, 4):
+    if not _is_at(text, k - 3, start, end, _COO_AT):
         return False
-    if _is_at(text, behind, start, end, 5):
+    if _is_at(text, behind, start, end, _IE_POLICY_AT):
         return True
-    return _is_at(text, behind, start, end, 6) and (
-        _is_at(text, k - 8, start, end, 7)
-        or _is_at(text, k - 10, start, end, 8)
-        or _is_at(text, k - 7, start, end, 9)
+    return _is_at(text, behind, start, end, _IES_AT) and (
+        _is_at(text, k - 8, start, end, _USES_COO_AT)
+        or _is_at(text, k - 10, start, end, _USE_OF_COO_AT)
+        or _is_at(text, k - 7, start, end, _USE_COO_AT)
     )
 
 
@@ -470,15 +484,15 @@ def _phrases_in(text: NDArray[np.uint8], start: int, end: int) -> int:
         if rare == _BRACE:
             found |= _HAS_CURLY
         elif rare == _J:
-            if _is_at(text, at, start, end, 0):
+            if _is_at(text, at, start, end, _JAVASCRIPT_AT):
                 found |= _HAS_JAVASCRIPT
         elif rare == _M:
-            if _is_at(text, at - 4, start, end, 1):
+            if _is_at(text, at - 4, start, end, _LOREM_AT):
                 found |= _HAS_LOREM
-            elif _is_at(text, at - 3, start, end, 2):
+            elif _is_at(text, at - 3, start, end, _TERMS_AT):
                 found |= _HAS_POLICY
         elif rare == _V:
-            if _is_at(text, at - 3, start, end, 3):
+            if _is_at(text, at - 3, start, end, _PRIVACY_AT):
                 found |= _HAS_POLICY
         else:
             behind = at + 1
@@ -537,11 +551,11 @@ def _judge_lines(
     ``_Kept``. The two buffers are one: to write edited lines into, and to read them from."""
     chunk_start, chunk_end, length = chunks
     written, readable = buffers
-    left, filled = 0, 0
+    left, filled = _ZERO, _ZERO
     for doc in range(counts.shape[0]):
         for line in range(line_first[doc], line_first[doc + 1]):
             low, high = lines[line, 0], lines[line, 1]
-            start, end = 0, 0
+            start, end = _ZERO, _ZERO
             if high > low:
                 start, end = chunk_start[low], chunk_end[high - 1]
             if end - start > config[0]:

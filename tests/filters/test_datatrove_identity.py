@@ -172,7 +172,7 @@ def _mutated(texts: list[str], seed: int) -> Iterator[str]:
     """Slices of the texts, with odd lines put in, lines repeated, joined and cut short."""
     rng = random.Random(seed)
     for text in texts:
-        lines = text[: rng.randrange(200, 1500)].splitlines(keepends=True)
+        lines = text[: rng.randrange(200, 1000)].splitlines(keepends=True)
         for _ in range(rng.randrange(0, 4)):
             lines.insert(rng.randrange(len(lines) + 1), rng.choice(ODDITIES))
         if rng.random() < 0.2:
@@ -196,7 +196,7 @@ def demo_texts() -> list[str]:
 def test_every_reason_text_and_decision_is_datatroves_on_the_demo_corpus(
     demo_texts: list[str],
 ) -> None:
-    differing, _ = differences(demo_texts[::2], Counter())
+    differing, _ = differences(demo_texts[::4], Counter())
     assert differing == []
 
 

@@ -240,8 +240,9 @@ def _fill(
         first, second, hashed = chunk_key(data, start[chunk], size)
         if size > 16:
             second = np.uint64(at)
-            text[at : at + size] = data[start[chunk] : end[chunk]]
-            at += size
+            for k in range(start[chunk], end[chunk]):
+                text[at] = data[k]
+                at += 1
         used += _insert(rows, first, second, codes[chunk], hashed)
     return used
 

@@ -64,7 +64,7 @@ def span_sentences(
         known = chunk_codes(documents, chunks)
         _count_spacy(data, chunks.start, chunks.end, known.codes, known.lengths, spans, counts)
     else:
-        _count_plain(data, chunks.start, chunks.end, _classes(), spans, counts)
+        _count_plain(data, chunks[1:4], _classes(), spans, counts)
     return counts
 
 
@@ -120,14 +120,12 @@ def _ends_ascii(data: NDArray[np.uint8], start: int, at: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _ends_in(
-    data: NDArray[np.uint8], start: int, end: int, classes: NDArray[np.uint8]
+    data: NDArray[np.uint8], start: int, end: int, wide: bool, classes: NDArray[np.uint8]
 ) -> tuple[int, bool]:
-    """(how many sentences end in a chunk, whether the last of them ends with it)."""
+    """(how many sentences end in a chunk, whether the last of them ends with it); ``wide`` says
+    that the chunk is not all ASCII."""
     ends = 0
     closed = False
-    wide = False
-    for at in range(start, end):
-        wide |= data[at] >= 0x80
     if wide:
         for at in range(start, end):
             if data[at] & 0xC0 == 0x80:
@@ -157,17 +155,19 @@ def _ends_in(
 @njit(cache=True, nogil=True)
 def _count_plain(
     data: NDArray[np.uint8],
-    chunk_start: NDArray[np.int64],
-    chunk_end: NDArray[np.int64],
+    chunks: Any,
     classes: NDArray[np.uint8],
     spans: Any,
     counts: NDArray[np.int64],
 ) -> None:
+    chunk_start, chunk_end, length = chunks
     _, _, first, last = spans
     for span in range(first.size):
         count = 0
         closed = False
         for chunk in range(first[span], last[span]):
-            ends, closed = _ends_in(data, chunk_start[chunk], chunk_end[chunk], classes)
+            start, end = chunk_start[chunk], chunk_end[chunk]
+            wide = length[chunk] < end - start
+            ends, closed = _ends_in(data, start, end, wide, classes)
             count += ends
         counts[span] = max(count + (0 if closed else 1), 1)

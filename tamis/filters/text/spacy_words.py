@@ -115,7 +115,9 @@ def _chunk_codes(documents: Documents, chunks: Words) -> Codes:
     learned = np.zeros(1, np.int32)
     if look_up(data, chunks.start, chunks.end, table, recent, codes):
         learned = _learn(data, chunks, codes)
-    crossed = _crossed(data, chunks.first, chunks.start, chunks.end, codes, *rules.borders)
+    crossed = _crossed(
+        data, chunks.first, chunks.start, chunks.end, codes, *rules.borders, rules.longest
+    )
     if len(crossed):
         learned = _split_in_context(data, chunks, crossed, codes, learned)
     return Codes(codes, (table.lengths, recent.lengths, learned))
@@ -232,24 +234,20 @@ def _split_in_context(
     codes: NDArray[np.uint64],
     learned: NDArray[np.int32],
 ) -> NDArray[np.int32]:
-    """Split the chunks ``crossed`` by spaCy together with the chunks around them, and note codes of
-    their own.
+    """Split each chunk of ``crossed`` by spaCy together with its neighbours, and give it a code.
 
-    A find that touches the chunk reaches at most as many chunks beyond it as the longest special
-    case has tokens.
+    Returns ``learned`` with the numbers that these codes point into behind it.
     """
-    reach = _rules().longest
-    windows, inside = [], []
-    for chunk in crossed:
-        document = int(np.searchsorted(chunks.first, chunk, side="right")) - 1
-        low = max(int(chunk) - reach, int(chunks.first[document]))
-        high = min(int(chunk) + reach + 1, int(chunks.first[document + 1]))
-        windows.append(data[chunks.start[low] : chunks.end[high - 1]].tobytes())
-        inside.append(int(chunks.start[chunk] - chunks.start[low]))
-    sizes = (chunks.end - chunks.start)[crossed]
-    tokens = split_by_spacy(windows, list(zip(inside, sizes.tolist(), strict=True)))
-    new, lengths = _encode(tokens, len(learned))
-    codes[crossed] = new | np.uint64(2 << 62)
+    chunk, low, high = crossed.T
+    begin = chunks.start[low]
+    windows = [
+        data[start:end].tobytes() for start, end in zip(begin, chunks.end[high - 1], strict=True)
+    ]
+    inside = chunks.start[chunk] - begin
+    sizes = chunks.end[chunk] - chunks.start[chunk]
+    parts = list(zip(inside.tolist(), sizes.tolist(), strict=True))
+    new, lengths = _encode(split_by_spacy(windows, parts), len(learned))
+    codes[chunk] = new | np.uint64(2 << 62)
     return np.concatenate([learned, lengths])
 
 
@@ -313,8 +311,8 @@ class _Rules:
     reserved: ChunkTable
     """Special cases and the tokens that they look for: no plain word."""
     changed: NDArray[np.uint64]
-    """The ids of the tokens that a find in the text can begin with; a chunk with one of them may be
-    fragile."""
+    """The ids of one token of each special case that a find in the text changes something for: a
+    chunk with one of them may be fragile."""
     borders: tuple[NDArray[np.uint8], NDArray[np.bool_]]
     """(class of each code point, can a find across a space have these two on its sides)."""
     longest: int
@@ -355,18 +353,26 @@ def _make_rules() -> _Rules:
     tokenizer = Tokenizer(Vocab(), rules=english.rules, **settings)
     affixes_only = Tokenizer(Vocab(), rules={}, **settings)
     cases = {case: [token[ORTH] for token in tokens] for case, tokens in english.rules.items()}
-    # Only a case that the affix rules would split is looked for in the text; taking all of them is
-    # on the safe side.
     finds = {case: [token.text for token in affixes_only(case)] for case in cases}
     reserved = sorted(set(cases).union(*finds.values(), *cases.values()))
-    changed = {tokens[0] for case, tokens in cases.items() if finds[case] != tokens}
+    # spaCy looks in the text only for the cases that its affix rules have something to say about.
+    looked_for = [
+        case
+        for case in cases
+        if " " in case
+        or not settings["faster_heuristics"]
+        or any(
+            find(case) for find in (english.find_prefix, english.find_infix, english.find_suffix)
+        )
+    ]
+    changed = {max(cases[case], key=len) for case in looked_for if finds[case] != cases[case]}
     return _Rules(
         tokenizer,
         threading.Lock(),
         _set_of(reserved),
         np.array([tokenizer.vocab.strings.add(token) for token in sorted(changed)], np.uint64),
-        _borders(finds.values()),
-        max(map(len, finds.values())),
+        _borders(finds[case] for case in looked_for),
+        max(len(finds[case]) for case in looked_for),
     )
 
 
@@ -445,6 +451,24 @@ def _token_classes(
 
 
 @njit(cache=True, nogil=True)
+def _may_cross(
+    data: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    right: int,
+    classes: NDArray[np.uint8],
+    possible: NDArray[np.bool_],
+) -> bool:
+    """Whether a special case could be found across what lies before the chunk ``right``."""
+    if start[right] - end[right - 1] != 1 or data[end[right - 1]] != 32:
+        return False
+    at = end[right - 1] - 1
+    while data[at] & 0xC0 == 0x80:
+        at -= 1
+    return bool(possible[class_of(classes, data, at), class_of(classes, data, start[right])])
+
+
+@njit(cache=True, nogil=True)
 def _crossed(
     data: NDArray[np.uint8],
     first: NDArray[np.int64],
@@ -453,29 +477,28 @@ def _crossed(
     codes: NDArray[np.uint64],
     classes: NDArray[np.uint8],
     possible: NDArray[np.bool_],
+    reach: int,
 ) -> NDArray[np.int64]:
-    """The fragile chunks with a neighbour behind a single space that a special case could reach
-    into."""
-    found = np.empty(codes.size, np.int64)
+    """(chunk, low, high) of the fragile chunks that a special case could reach into, and of the
+    chunks ``low:high``, at most ``reach`` to each side, from which one could do so."""
+    found = np.empty((codes.size, 3), np.int64)
     count = 0
     for doc in range(first.size - 1):
         for chunk in range(first[doc], first[doc + 1]):
             if codes[chunk] & FRAGILE == np.uint64(0):
                 continue
-            for right in range(max(chunk, first[doc] + 1), min(chunk + 2, first[doc + 1])):
-                if start[right] - end[right - 1] != 1 or data[end[right - 1]] != 32:
-                    continue
-                at = end[right - 1] - 1
-                while data[at] & 0xC0 == 0x80:
-                    at -= 1
-                before, behind = (
-                    class_of(classes, data, at),
-                    class_of(classes, data, start[right]),
-                )
-                if possible[before, behind]:
-                    found[count] = chunk
-                    count += 1
-                    break
+            low, high = chunk, chunk + 1
+            while low > max(first[doc], chunk - reach) and _may_cross(
+                data, start, end, low, classes, possible
+            ):
+                low -= 1
+            while high < min(first[doc + 1], chunk + reach) and _may_cross(
+                data, start, end, high, classes, possible
+            ):
+                high += 1
+            if high - low > 1:
+                found[count, 0], found[count, 1], found[count, 2] = chunk, low, high
+                count += 1
     return found[:count].copy()
 
 
