@@ -16,7 +16,7 @@ import psutil
 
 import tamis
 from benchmarks import filters, io, minhash, pipeline, start
-from benchmarks.texts import Part, lines_of, make_part, write_plain
+from benchmarks.texts import Part, lines_of, make_part
 
 SECTIONS = ["filters", "io", "minhash", "pipeline", "large", "start"]
 PACKAGES = ("datatrove", "datasketch", "pyarrow", "numba", "numpy", "polars", "spacy")
@@ -64,12 +64,14 @@ def main() -> None:
         part = make_part(lines_of(arguments.corpus, arguments.documents), folder / "part")
         few = max(100, arguments.documents // 8)
         small = make_part(lines_of(arguments.corpus, few), folder / "small")
+        tiny = make_part(lines_of(arguments.corpus, few // 8), folder / "tiny")
+        whole = make_part(everything, folder / "whole")
         sections: dict[str, Callable[[], str]] = {
             "filters": lambda: filters.run(part, small),
             "io": lambda: io.run(part),
             "minhash": lambda: minhash.run(part, small),
-            "pipeline": lambda: pipeline.run(part, small),
-            "large": lambda: pipeline.run_large(write_plain(everything, folder / "all")),
+            "pipeline": lambda: pipeline.run(whole, part, small, tiny),
+            "large": lambda: pipeline.run_large(whole),
             "start": start.run,
         }
         done = [heading(part, small)]

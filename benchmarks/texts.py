@@ -42,21 +42,13 @@ def lines_of(corpus: Path, documents: int) -> list[bytes]:
     return [lines[index] for index in wanted]
 
 
-def write_plain(lines: list[bytes], folder: Path) -> Part:
-    """Write the lines as JSONL only."""
-    part = Part(folder, len(lines))
-    path = Path(part.path("jsonl"))
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"".join(lines))
-    return part
-
-
 def make_part(lines: list[bytes], folder: Path) -> Part:
     """Write the lines as JSONL, gzip, Zstandard (several frames) and Parquet."""
-    part = write_plain(lines, folder)
-    for format in ("jsonl.gz", "jsonl.zst", "parquet"):
-        Path(part.path(format)).parent.mkdir()
+    part = Part(folder, len(lines))
     content = b"".join(lines)
+    for format in ("jsonl", "jsonl.gz", "jsonl.zst", "parquet"):
+        Path(part.path(format)).parent.mkdir(parents=True)
+    Path(part.path("jsonl")).write_bytes(content)
     Path(part.path("jsonl.gz")).write_bytes(gzip.compress(content, 6, mtime=0))
     compressor = zstandard.ZstdCompressor(level=3)
     with Path(part.path("jsonl.zst")).open("wb") as file:
