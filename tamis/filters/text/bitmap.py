@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
@@ -108,6 +109,18 @@ def last_bit(bits: UInt64s, begin: Any, end: Any) -> Any:
             return max(end - leading_zeros(rest), begin)
         end = (end - 1) & ~63
     return begin
+
+
+def empty(count: int, dtype: Any) -> NDArray[Any]:
+    """An array for a kernel to fill, from Arrow's memory pool.
+
+    The pool keeps what is freed for the next batch; numpy gives arrays of this size back to the
+    system, which then takes longer to clear the pages of the next ones than the kernel to run.
+    """
+    if count == 0:
+        return np.empty(0, dtype)
+    size = count * np.dtype(dtype).itemsize
+    return np.frombuffer(pa.allocate_buffer(size), dtype)
 
 
 def readonly(array: NDArray[Any]) -> NDArray[Any]:

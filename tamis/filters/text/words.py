@@ -23,6 +23,7 @@ from tamis.filters.text.bitmap import (
     Int64s,
     UInt8s,
     UInt64s,
+    empty,
     load8,
     low_bytes,
     population,
@@ -104,7 +105,7 @@ def whitespace_spans(documents: Documents) -> Spans:
     first = np.zeros(len(documents) + 1, np.int64)
     # The scan may be older than the death of some documents.
     np.cumsum(np.where(alive, seen.words, 0), out=first[1:])
-    start, end = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
+    start, end = empty(int(first[-1]), np.int64), empty(int(first[-1]), np.int64)
     _split(offsets, alive, seen.block, seen.solid, first, start, end)
     return first, start, end
 
@@ -114,9 +115,8 @@ def describe(documents: Documents, spans: Spans) -> Words:
     data, _, _ = text_arrays(documents)
     first, start, end = spans
     count = len(start)
-    length = np.empty(count, np.int32)
-    flags = np.empty(count, np.uint8)
-    hashes = np.empty(count, np.uint64)
+    length, flags = empty(count, np.int32), empty(count, np.uint8)
+    hashes = empty(count, np.uint64)
     _describe(data, start, end, character_classes(), length, flags, hashes)
     return Words(first, start, end, length, flags, hashes)
 
