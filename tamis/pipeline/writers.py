@@ -14,13 +14,11 @@ import zstandard
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Buffer
 
-from tamis.pipeline.documents import TEXT
+from tamis.pipeline.documents import ID, TEXT
 from tamis.pipeline.readers.sizes import Size
 
 GROUP_BYTES = 16_000_000
-"""Uncompressed bytes of a Parquet row group or Zstandard frame: what a later run can split a shard
-into.
-"""
+"""Uncompressed bytes of a Parquet row group or Zstandard frame: where a shard can be split."""
 
 
 class Output(BaseModel):
@@ -93,9 +91,7 @@ class ShardWriter:
         return self.shards
 
     def abort(self, error: BaseException) -> None:
-        """Leaves the open shard with ``error``, so that its context manager can throw the file
-        away.
-        """
+        """Leaves the open shard with ``error``: its context manager may throw the file away."""
         if self._context is not None:
             context, self._context = self._context, None
             context.__exit__(type(error), error, error.__traceback__)
@@ -143,20 +139,18 @@ class _Counted(io.RawIOBase):
 
 
 class _ParquetSink:
-    """Zstandard Parquet. Dictionaries and statistics are left out where values hardly repeat: the
-    text and the ids.
-    """
+    """Zstandard Parquet; no dictionaries and statistics of what hardly repeats: text, id, url."""
 
     def __init__(self, file: _Counted, schema: pa.Schema, level: int) -> None:
-        plain = [name for name in schema.names if name not in ("id", TEXT, "url")]
+        repeating = [name for name in schema.names if name not in (ID, TEXT, "url")]
         self.schema = schema
         self.writer = pq.ParquetWriter(
             file,
             schema,
             compression="zstd",
             compression_level=level,
-            use_dictionary=plain,
-            write_statistics=plain,
+            use_dictionary=repeating,
+            write_statistics=repeating,
         )
 
     def write_group(self, batches: list[pa.RecordBatch]) -> None:

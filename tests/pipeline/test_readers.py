@@ -401,6 +401,7 @@ def json_lines(draw: st.DrawFn) -> bytes:
     ],
     strict=True,
 )
+@example(lines=[b'{"text": "a"}', b'{"text": "b", "tags": [\xff]}'], strict=True)
 def test_the_kernel_reads_what_the_parser_reads(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], strict: bool
 ) -> None:

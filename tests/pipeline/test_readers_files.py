@@ -160,6 +160,9 @@ def test_an_input_with_a_mistake_is_told() -> None:
         Input(path="x", max_document_bytes="32 apples")  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
         Input(path="x", patth="y")  # type: ignore[call-arg]
+    for path in ("", [], ["a", ""]):
+        with pytest.raises(ValidationError, match="there is no path"):
+            Input(path=path)
     with pytest.raises(ValidationError, match="reserved"):
         Input(path="x", columns={"__row__": "int64"})
     assert Input(path="x", max_document_bytes="1MB").max_document_bytes == 1_000_000  # type: ignore[arg-type]

@@ -15,9 +15,7 @@ from tamis.pipeline.readers.sizes import Size
 Format = Literal["auto", "jsonl", "parquet", "arrow", "csv", "txt"]
 
 EXTRA = "extra"
-"""The string column that holds, as a JSON object, the keys of a document that no column was
-declared for.
-"""
+"""The string column with the keys that no column was declared for, as a JSON object."""
 
 TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -50,9 +48,7 @@ class Input(BaseModel):
     source: str | None = None
     """The ``source`` of all documents; None leaves the file's own ``source`` column, if any."""
     format: Format = "auto"
-    """``auto`` goes by the extension (.jsonl .ndjson .json .parquet .arrow .csv .tsv .txt, then .gz
-    .zst .bz2).
-    """
+    """``auto`` goes by the extension: .jsonl .parquet .arrow .csv .txt ..., then .gz .zst .bz2."""
     text: str = "text"
     id: str = "id"
     columns: dict[str, str] | None = None

@@ -59,19 +59,25 @@ class BlockParser:
         self.part, self.entry, self.schema = part, entry, schema
         self.document = DocumentParser(entry, schema)
         kinds = self._kinds()
-        self.other = scan.IGNORED if entry.columns is not None else scan.ODD
         self.names = [self.document.name_of(key) for key in kinds]
-        self.kinds = np.array(list(kinds.values()), np.int64)
+        self.kinds = list(kinds.values())
         encoded = [key.encode() for key in kinds]
-        self.keys = np.frombuffer(b"".join(encoded), np.uint8)
-        self.key_offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        self.starts = np.empty((len(kinds), batch_rows), np.int64)
-        self.stops = np.empty_like(self.starts)
-        self.state = np.empty((len(kinds), batch_rows), np.uint8)
-        self.lines = np.empty((2, batch_rows), np.int64)
-        self.odd = np.empty(batch_rows, np.bool_)
-        self.text_offsets = np.zeros(batch_rows + 1, np.int64)
-        self.text = self.values = np.empty(0, np.uint8)
+        self.expected = scan.Expected(
+            np.frombuffer(b"".join(encoded), np.uint8),
+            np.cumsum([0, *map(len, encoded)], dtype=np.int64),
+            np.array(self.kinds, np.int64),
+            scan.IGNORED if entry.columns is not None else scan.ODD,
+        )
+        self.found = scan.Found(
+            text=np.empty(0, np.uint8),
+            text_offsets=np.zeros(batch_rows + 1, np.int64),
+            values=np.empty(0, np.uint8),
+            starts=np.empty((len(kinds), batch_rows), np.int64),
+            stops=np.empty((len(kinds), batch_rows), np.int64),
+            state=np.empty((len(kinds), batch_rows), np.uint8),
+            lines=np.empty((2, batch_rows), np.int64),
+            odd=np.empty(batch_rows, np.bool_),
+        )
         self.line = 1
         self.batch_start = 0
 
@@ -89,35 +95,32 @@ class BlockParser:
     def parse(self, block: Block) -> Iterator[pa.RecordBatch | BadRecord]:
         """The documents of a block, in batches, and its lines that are none."""
         source = np.frombuffer(block.buffer, np.uint8)
-        if len(self.text) < len(source):
-            self.text, self.values = (
-                np.empty(len(source), np.uint8),
-                np.empty(len(source), np.uint8),
-            )
+        if len(self.found.text) < len(source):
+            text, values = np.empty(len(source), np.uint8), np.empty(len(source), np.uint8)
+            self.found = self.found._replace(text=text, values=values)
         valid = is_utf8(block)
         at = 0
         while at < block.length:
             self.batch_start = at
+            longest = self.entry.max_document_bytes
             at, rows, lines = scan.scan_lines(
-                source, at, block.length, self.entry.max_document_bytes,
-                self.keys, self.key_offsets, self.kinds, self.other,
-                self.text, self.text_offsets, self.values,
-                self.starts, self.stops, self.state, self.lines, self.odd,
-            )  # fmt: skip
+                source, at, block.length, longest, self.expected, self.found
+            )
             if not valid:
-                self.odd[:rows] = True
+                self.found.odd[:rows] = True
+                self.found.state[:, :rows] = scan.ABSENT
             yield from self._batch(block, rows)
             self.line += lines
 
     def _batch(self, block: Block, rows: int) -> Iterator[pa.RecordBatch | BadRecord]:
         columns = self._columns(rows)
         number, counted = self.line, self.batch_start
-        odd = np.flatnonzero(self.odd[:rows])
+        odd = np.flatnonzero(self.found.odd[:rows])
         if len(odd):
             order = np.arange(rows)
             parsed: list[list[Any]] = []
             for row in odd.tolist():
-                start, stop = self.lines[:, row].tolist()
+                start, stop = self.found.lines[:, row].tolist()
                 line = bytes(memoryview(block.buffer)[start:stop])
                 number += block.buffer.count(b"\n", counted, start)
                 counted = start
@@ -155,10 +158,10 @@ class BlockParser:
         Nested values are parsed here; rows whose value does not fit the declared type become odd.
         """
         columns = {}
-        for column, (name, kind) in enumerate(zip(self.names, self.kinds.tolist(), strict=True)):
+        for column, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True)):
             if kind == scan.NESTED:
                 columns[name] = self._nested(column, rows, self.schema.field(name).type)
-        for column, (name, kind) in enumerate(zip(self.names, self.kinds.tolist(), strict=True)):
+        for column, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True)):
             if kind == scan.TEXT:
                 columns[name] = self._text(rows)
             elif kind not in (scan.IGNORED, scan.ODD, scan.NESTED):
@@ -167,23 +170,23 @@ class BlockParser:
 
     def _text(self, rows: int) -> pa.LargeStringArray:
         """A copy of the text, with room behind it that kernels may read."""
-        size = int(self.text_offsets[rows])
+        size = int(self.found.text_offsets[rows])
         data = pa.allocate_buffer(size + PADDING)
         view = np.frombuffer(data, np.uint8)
-        view[:size] = self.text[:size]
+        view[:size] = self.found.text[:size]
         view[size:] = 0
-        offsets = pa.py_buffer(self.text_offsets[: rows + 1].copy())
+        offsets = pa.py_buffer(self.found.text_offsets[: rows + 1].copy())
         return pa.LargeStringArray.from_buffers(rows, offsets, data)
 
     def _strings(self, column: int, rows: int) -> pa.StringArray:
         """The raw values of a column; null where there is none."""
-        starts, stops = self.starts[column, :rows], self.stops[column, :rows]
-        state = self.state[column, :rows]
+        starts, stops = self.found.starts[column, :rows], self.found.stops[column, :rows]
+        state = self.found.state[column, :rows]
         present = state == scan.PRESENT
         size = int(np.sum(stops - starts, where=present))
         data = np.empty(size + scan.WIDTH, np.uint8)
         offsets = np.zeros(rows + 1, np.int32)
-        scan.gather(self.values, starts, stops, state, data, offsets)
+        scan.gather(self.found.values, starts, stops, state, data, offsets)
         validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
         buffers = (pa.py_buffer(offsets), pa.py_buffer(data[:size]), validity)
         return pa.StringArray.from_buffers(rows, *buffers)
@@ -194,13 +197,13 @@ class BlockParser:
         try:
             parsed = iter(orjson.loads(b"[" + ",".join(present.to_pylist()).encode() + b"]"))
         except orjson.JSONDecodeError:
-            self.odd[:rows] |= raw.is_valid().to_numpy(zero_copy_only=False)
+            self.found.odd[:rows] |= raw.is_valid().to_numpy(zero_copy_only=False)
             return pa.nulls(rows, type_)
         values: list[Any] = []
         for row, there in enumerate(raw.is_valid().to_pylist()):
             value = next(parsed) if there else None
             if not conforms(value, type_):
-                self.odd[row] = True
+                self.found.odd[row] = True
                 value = None
             values.append(value)
         return pa.array(values, type_)

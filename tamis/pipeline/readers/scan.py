@@ -14,7 +14,7 @@ last line, and on the block being UTF-8.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -286,111 +286,117 @@ def _column(
     return -1
 
 
+class Expected(NamedTuple):
+    """What the lines may hold: the names of the columns, one after the other, and what each takes.
+
+    ``keys[offsets[column]:offsets[column + 1]]`` may hold ``kinds[column]``, any other key
+    ``other`` (``IGNORED`` or ``ODD``). One column is of kind ``TEXT``.
+    """
+
+    keys: Bytes
+    offsets: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    other: int
+
+
+class Found(NamedTuple):
+    """What the lines hold, written by the kernel; ``scan_lines`` says what is where."""
+
+    text: Bytes
+    text_offsets: NDArray[np.int64]
+    values: Bytes
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    state: NDArray[np.uint8]
+    lines: NDArray[np.int64]
+    odd: NDArray[np.bool_]
+
+
+@njit(cache=True, nogil=True)
+def _key(source: Bytes, at: int) -> int:
+    """Where the key that begins at ``at`` ends (its closing quote), or -1 if it has an escape."""
+    while source[at] != _QUOTE:
+        if source[at] < _SPACE or source[at] == _BACKSLASH:
+            return -1
+        at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _present(
+    source: Bytes, at: int, kind: int, text: Bytes, text_used: int, values: Bytes, used: int
+) -> tuple[int, int, int]:
+    """Reads what is no null at ``at``; returns as ``_object`` does."""
+    if source[at] == _QUOTE:
+        if kind == TEXT:
+            at, text_used = _string(source, at + 1, text, text_used)
+            return at, text_used, used
+        if kind in (STRING, STRING_OR_INTEGER, IGNORED):
+            at, used = _string(source, at + 1, values, used)
+            return at, text_used, used
+        return -1, text_used, used
+    stop = _raw_value(source, at, kind)
+    for index in range(at, stop, WIDTH):
+        _copy(values, used + index - at, source, index)
+    return stop, text_used, used + max(stop - at, 0)
+
+
 @njit(cache=True, nogil=True)
 def _object(
-    source: Bytes,
-    at: int,
-    keys: Bytes,
-    offsets: NDArray[np.int64],
-    kinds: NDArray[np.int64],
-    other: int,
-    row: int,
-    text: Bytes,
-    text_used: int,
-    values: Bytes,
-    used: int,
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    state: NDArray[np.uint8],
+    source: Bytes, at: int, expected: Expected, row: int, found: Found, text_used: int, used: int
 ) -> tuple[int, int, int]:
     """Reads the object at ``at``: (what follows it or -1, used of ``text``, used of ``values``)."""
     if source[at] != _OPEN_BRACE:
         return -1, text_used, used
-    at = _skip_spaces(source, at + 1)
+    keys, offsets, kinds, other = expected
+    text, values, state = found.text, found.values, found.state
     column = -1
     while True:
-        if source[at] != _QUOTE:
-            return -1, text_used, used
-        start = at + 1
-        at = start
-        while source[at] != _QUOTE:
-            if source[at] < _SPACE or source[at] == _BACKSLASH:
-                return -1, text_used, used
-            at += 1
-        column = _column(source, start, at - start, keys, offsets, column + 1)
-        kind = kinds[column] if column >= 0 else other
         at = _skip_spaces(source, at + 1)
+        stop = _key(source, at + 1) if source[at] == _QUOTE else -1
+        if stop < 0:
+            return -1, text_used, used
+        column = _column(source, at + 1, stop - at - 1, keys, offsets, column + 1)
+        kind = kinds[column] if column >= 0 else other
+        at = _skip_spaces(source, stop + 1)
         if source[at] != _COLON or (column >= 0 and state[column, row] != ABSENT):
             return -1, text_used, used
         at = _skip_spaces(source, at + 1)
-        seen = PRESENT
-        begin = used
-        if source[at] == _QUOTE and kind == TEXT:
-            at, text_used = _string(source, at + 1, text, text_used)
-        elif source[at] == _QUOTE and kind in (STRING, STRING_OR_INTEGER, IGNORED):
-            at, used = _string(source, at + 1, values, used)
-        elif source[at] == 110:
+        seen, begin = PRESENT, used
+        if source[at] == 110:
             seen = NULL
-            at = (
-                _word(source, at, _NULL)
-                if kind != TEXT and (column >= 0 or kind == IGNORED)
-                else -1
-            )
+            nullable = kind != TEXT and (column >= 0 or kind == IGNORED)
+            at = _word(source, at, _NULL) if nullable else -1
         else:
-            start = at
-            at = _raw_value(source, at, kind)
-            for index in range(start, at, WIDTH):
-                _copy(values, used + index - start, source, index)
-            used += max(at - start, 0)
+            at, text_used, used = _present(source, at, kind, text, text_used, values, used)
         if at < 0:
             return -1, text_used, used
         if column >= 0:
             state[column, row] = seen
-            starts[column, row] = begin
-            stops[column, row] = used
+            found.starts[column, row] = begin
+            found.stops[column, row] = used
         at = _skip_spaces(source, at)
         if source[at] == _CLOSE_BRACE:
             return at + 1, text_used, used
         if source[at] != _COMMA:
             return -1, text_used, used
-        at = _skip_spaces(source, at + 1)
 
 
 @njit(cache=True, nogil=True)
 def scan_lines(
-    source: Bytes,
-    at: int,
-    end: int,
-    longest: int,
-    keys: Bytes,
-    offsets: NDArray[np.int64],
-    kinds: NDArray[np.int64],
-    other: int,
-    text: Bytes,
-    text_offsets: NDArray[np.int64],
-    values: Bytes,
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
-    state: NDArray[np.uint8],
-    lines: NDArray[np.int64],
-    odd: NDArray[np.bool_],
+    source: Bytes, at: int, end: int, longest: int, expected: Expected, found: Found
 ) -> tuple[int, int, int]:
-    """Reads lines from source[at:end] until the rows are full: (where it stopped, rows, lines with
-    the blank ones).
+    """Reads lines of source[at:end] until the rows are full: (where it stopped, rows, lines).
 
     A line is a row unless it is blank; ``lines[:, row]`` is where it starts and ends (its newline).
-    ``keys``, ``offsets``: the names of the columns, one after the other; ``kinds``: what each may
-    hold; ``other``: what any other key may hold (``IGNORED`` or ``ODD``). The column of kind
-    ``TEXT`` goes to ``text`` and ``text_offsets``, the others to ``values[starts[column,
-    row]:stops[column, row]]`` where ``state[column, row]`` is ``PRESENT``. A row with ``odd[row]``
-    has an empty text and no values; so has one of more than ``longest`` bytes or without a text.
+    The text is ``text[text_offsets[row]:text_offsets[row + 1]]``, the other values are
+    ``values[starts[column, row]:stops[column, row]]`` where ``state[column, row]`` is ``PRESENT``.
+    A row with ``odd[row]`` has an empty text and no values; so has one of more than ``longest``
+    bytes or without a text.
     """
-    row = 0
-    blank = 0
-    text_used = 0
-    used = 0
-    text_column = 0
-    while kinds[text_column] != TEXT:
+    row = blank = text_used = used = text_column = 0
+    state, odd = found.state, found.odd
+    while expected.kinds[text_column] != TEXT:
         text_column += 1
     while at < end and row < len(odd):
         begin = _skip_spaces(source, at)
@@ -399,10 +405,7 @@ def scan_lines(
             blank += 1
             continue
         state[:, row] = ABSENT
-        stop, text_end, used = _object(
-            source, begin, keys, offsets, kinds, other, row,
-            text, text_used, values, used, starts, stops, state,
-        )  # fmt: skip
+        stop, text_end, used = _object(source, begin, expected, row, found, text_used, used)
         if stop >= 0:
             stop = _skip_spaces(source, stop)
         odd[row] = stop < 0 or source[stop] != _NEWLINE or state[text_column, row] != PRESENT
@@ -415,9 +418,9 @@ def scan_lines(
             state[:, row] = ABSENT
         else:
             text_used = text_end
-        lines[0, row] = at
-        lines[1, row] = stop
-        text_offsets[row + 1] = text_used
+        found.lines[0, row] = at
+        found.lines[1, row] = stop
+        found.text_offsets[row + 1] = text_used
         row += 1
         at = stop + 1
     return at, row, row + blank
@@ -432,9 +435,7 @@ def gather(
     target: Bytes,
     offsets: NDArray[np.int32],
 ) -> None:
-    """Puts the present values of a column one after the other into ``target``, and their borders
-    into ``offsets``.
-    """
+    """Puts a column's present values one after the other into ``target``; ``offsets`` cut them."""
     to = 0
     for row in range(len(state)):
         if state[row] == PRESENT:
