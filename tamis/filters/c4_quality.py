@@ -244,7 +244,7 @@ _HAS_LOREM, _HAS_JAVASCRIPT, _HAS_CURLY, _HAS_POLICY = 1, 2, 4, 8
 
 
 @njit(cache=True, nogil=True)
-def _line_breaks(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, bool]:
+def _line_breaks(data: NDArray[np.uint8], start: Any, end: Any) -> tuple[int, bool]:
     """(line breaks in white space, whether any of it lies behind the last one)."""
     breaks = 0
     behind = False
@@ -270,8 +270,8 @@ def _line_breaks(data: NDArray[np.uint8], start: int, end: int) -> tuple[int, bo
 
 @njit(cache=True, nogil=True)
 def _put_lines(
-    low: int, high: int, breaks: int, blank_too: bool, at: int, lines: NDArray[np.int64]
-) -> int:
+    low: int, high: int, breaks: int, blank_too: bool, at: Any, lines: NDArray[np.int64]
+) -> Any:
     """Note the line of the words ``low:high`` and, if wanted, the blank ones up to ``breaks``
     lines."""
     if high > low or blank_too:
@@ -325,7 +325,7 @@ def _split_lines(
 
 
 @njit(cache=True, nogil=True)
-def _citation_end(data: NDArray[np.uint8], at: int, end: int, digits: NDArray[np.bool_]) -> int:
+def _citation_end(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.bool_]) -> Any:
     """The end of the citation that begins with the bracket at ``at``, or ``at`` if it is none."""
     stop = at + 1
     while stop < end:
@@ -354,11 +354,11 @@ def _citation_end(data: NDArray[np.uint8], at: int, end: int, digits: NDArray[np
 @njit(cache=True, nogil=True)
 def _cut_citations(
     data: NDArray[np.uint8],
-    start: int,
-    end: int,
+    start: Any,
+    end: Any,
     digits: NDArray[np.bool_],
     buffer: NDArray[np.uint8],
-    filled: int,
+    filled: Any,
 ) -> int:
     """Write the line without its citations; the new end of the buffer, or -1 if the line has
     none."""
@@ -383,7 +383,7 @@ def _cut_citations(
 
 
 @njit(cache=True, nogil=True)
-def _ends_terminally(text: NDArray[np.uint8], start: int, end: int) -> bool:
+def _ends_terminally(text: NDArray[np.uint8], start: Any, end: Any) -> bool:
     """Whether the line ends in one of . ? ! " ' but not in three dots."""
     if end == start:
         return False
@@ -436,7 +436,7 @@ _PHRASES = (
 ) = np.arange(len(_PHRASES))
 _PHRASE, _FOLD = _packed(_PHRASES)
 _SIZES = np.array([len(phrase) for phrase in _PHRASES], np.int64)
-_ZERO = np.int64(0)
+_ZERO: Any = np.int64(0)
 _J, _M, _V, _K, _KELVIN, _BRACE = 1, 2, 3, 4, 5, 6
 _RARE = np.zeros(256, np.uint8)
 for _letters, _number in ((b"jJ", _J), (b"mM", _M), (b"vV", _V), (b"kK", _K), (b"\xe2", _KELVIN)):
@@ -445,7 +445,7 @@ _RARE[ord("{")] = _BRACE
 
 
 @njit(cache=True, nogil=True)
-def _is_at(text: NDArray[np.uint8], at: int, start: int, end: int, phrase: int) -> bool:
+def _is_at(text: NDArray[np.uint8], at: Any, start: Any, end: Any, phrase: Any) -> bool:
     """Whether the phrase, in any case, stands at ``at`` within the line."""
     size = _SIZES[phrase]
     if at < start or at + size > end:
@@ -456,11 +456,11 @@ def _is_at(text: NDArray[np.uint8], at: int, start: int, end: int, phrase: int) 
     if size <= 8:
         return True
     high = (load8(text, at + 8) & low_bytes(size - 8)) | _FOLD[2 * phrase + 1]
-    return high == _PHRASE[2 * phrase + 1]
+    return bool(high == _PHRASE[2 * phrase + 1])
 
 
 @njit(cache=True, nogil=True)
-def _speaks_of_cookies(text: NDArray[np.uint8], k: int, behind: int, start: int, end: int) -> bool:
+def _speaks_of_cookies(text: NDArray[np.uint8], k: Any, behind: Any, start: Any, end: Any) -> bool:
     """Whether the k at ``k`` (up to ``behind``) is that of a cookie phrase."""
     if not _is_at(text, k - 3, start, end, _COO_AT):
         return False
@@ -474,7 +474,7 @@ def _speaks_of_cookies(text: NDArray[np.uint8], k: int, behind: int, start: int,
 
 
 @njit(cache=True, nogil=True)
-def _phrases_in(text: NDArray[np.uint8], start: int, end: int) -> int:
+def _phrases_in(text: NDArray[np.uint8], start: Any, end: Any) -> int:
     """Which of the phrases that matter (_HAS_...) are in the line in lower case."""
     found = 0
     for at in range(start, end):
@@ -508,8 +508,8 @@ def _phrases_in(text: NDArray[np.uint8], start: int, end: int) -> int:
 @njit(cache=True, nogil=True)
 def _verdict(
     text: NDArray[np.uint8],
-    start: int,
-    end: int,
+    start: Any,
+    end: Any,
     words_in_line: int,
     config: NDArray[np.int64],
     counts: NDArray[np.int64],

@@ -23,12 +23,12 @@ import unicodedata
 import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -698,14 +698,17 @@ class ChunkMemo:
             table = merged(*self.tables)
             self._saved = len(self)
             rows = table.rows.reshape(-1, 4)
+            part = self.path.with_suffix(f".{os.getpid()}.part")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with NamedTemporaryFile(dir=self.path.parent, suffix=".part", delete=False) as file:
+                with part.open("wb") as file:
                     np.savez(
                         file, rows=rows[rows[:, 2] != 0], text=table.text, lengths=table.lengths
                     )
-                Path(file.name).replace(self.path)
+                part.replace(self.path)
             except OSError as error:
+                with suppress(OSError):
+                    part.unlink()
                 warnings.warn(
                     f"spaCy's words were not saved for the next run: {error}", stacklevel=2
                 )
