@@ -22,8 +22,7 @@ from tamis.filters.text.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 # Arrays as kernels take them, by the type of their elements. To mypy those are Any: it knows
-# numpy's
-# scalars, where numba has machine integers.
+# numpy's scalars, where numba has machine integers.
 UInt8s: TypeAlias = NDArray[Any]
 Int32s: TypeAlias = NDArray[Any]
 Int64s: TypeAlias = NDArray[Any]

@@ -51,7 +51,10 @@ class Scan(NamedTuple):
 
 
 def scan(documents: Documents) -> Scan:
-    """Bitmaps and counts of the documents that are alive (0 for the others); once a batch."""
+    """Bitmaps and counts of the documents that are alive (0 for the others); once a batch.
+
+    A document may cease to be alive afterwards, but one that is not now must not be later.
+    """
     return documents.memo("text.scan", lambda: _scan(documents))
 
 
