@@ -1,6 +1,7 @@
 """tamis: curate and select language-model training data, and measure that it helped.
 
-    tamis.Pipeline(tamis.read("crawl/*.jsonl.zst"), [tamis.GopherQuality()], tamis.write("curated/")).run(workers=8)
+    stages = [tamis.GopherRepetition(), tamis.GopherQuality(min_words=50)]
+    tamis.Pipeline(tamis.read("crawl/*.jsonl"), stages, tamis.write("curated")).run(workers=8)
 
 Names are imported when they are first used, so that ``import tamis`` costs nothing.
 """

@@ -16,13 +16,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import load8, low_bytes, readonly, text_arrays
 from tamis.filters.text.sentences import sentences, span_sentences
 from tamis.filters.text.unicode_classes import SPACE, character_classes
 from tamis.filters.text.words import Profile, decode, words
+from tamis.kernel import kernel
 from tamis.pipeline.documents import ID, PADDING, TEXT, Documents
 from tamis.pipeline.stages import Filter, Measures, Quantity, Refine, Rule, Verdicts, count
 
@@ -243,7 +243,7 @@ _LOREM, _CURLY, _CURLY_FIRST = 6, 7, 8
 _HAS_LOREM, _HAS_JAVASCRIPT, _HAS_CURLY, _HAS_POLICY = 1, 2, 4, 8
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _line_breaks(data: NDArray[np.uint8], start: Any, end: Any) -> tuple[int, bool]:
     """(line breaks in white space, whether any of it lies behind the last one)."""
     breaks = 0
@@ -268,7 +268,7 @@ def _line_breaks(data: NDArray[np.uint8], start: Any, end: Any) -> tuple[int, bo
     return breaks, behind
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _put_lines(
     low: int, high: int, breaks: int, blank_too: bool, at: Any, lines: NDArray[np.int64]
 ) -> Any:
@@ -284,7 +284,7 @@ def _put_lines(
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split_lines(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],
@@ -324,7 +324,7 @@ def _split_lines(
     line_first[alive.size] = at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _citation_end(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.bool_]) -> Any:
     """The end of the citation that begins with the bracket at ``at``, or ``at`` if it is none."""
     stop = at + 1
@@ -351,7 +351,7 @@ def _citation_end(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cut_citations(
     data: NDArray[np.uint8],
     start: Any,
@@ -382,7 +382,7 @@ def _cut_citations(
     return filled if cut else -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ends_terminally(text: NDArray[np.uint8], start: Any, end: Any) -> bool:
     """Whether the line ends in one of . ? ! " ' but not in three dots."""
     if end == start:
@@ -444,7 +444,7 @@ for _letters, _number in ((b"jJ", _J), (b"mM", _M), (b"vV", _V), (b"kK", _K), (b
 _RARE[ord("{")] = _BRACE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_at(text: NDArray[np.uint8], at: Any, start: Any, end: Any, phrase: Any) -> bool:
     """Whether the phrase, in any case, stands at ``at`` within the line."""
     size = _SIZES[phrase]
@@ -459,7 +459,7 @@ def _is_at(text: NDArray[np.uint8], at: Any, start: Any, end: Any, phrase: Any) 
     return bool(high == _PHRASE[2 * phrase + 1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _speaks_of_cookies(text: NDArray[np.uint8], k: Any, behind: Any, start: Any, end: Any) -> bool:
     """Whether the k at ``k`` (up to ``behind``) is that of a cookie phrase."""
     if not _is_at(text, k - 3, start, end, _COO_AT):
@@ -473,7 +473,7 @@ def _speaks_of_cookies(text: NDArray[np.uint8], k: Any, behind: Any, start: Any,
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _phrases_in(text: NDArray[np.uint8], start: Any, end: Any) -> int:
     """Which of the phrases that matter (_HAS_...) are in the line in lower case."""
     found = 0
@@ -505,7 +505,7 @@ def _phrases_in(text: NDArray[np.uint8], start: Any, end: Any) -> int:
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _verdict(
     text: NDArray[np.uint8],
     start: Any,
@@ -533,7 +533,7 @@ def _verdict(
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _judge_lines(
     data: NDArray[np.uint8],
     chunks: Any,
@@ -582,7 +582,7 @@ def _judge_lines(
         kept_first[doc + 1] = left
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_lines(
     data: NDArray[np.uint8],
     buffer: NDArray[np.uint8],

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Int64s, UInt8s, UInt64s, next_bit, text_arrays
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.lines import lines, repeated_lines, span_characters
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import TERMINAL_MARK, character_classes
 from tamis.filters.text.words import Profile, decode, words
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.stages import Filter, Measures, Quantity, Rule, Verdicts, count, fraction
 

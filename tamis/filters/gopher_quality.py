@@ -33,7 +33,6 @@ from tamis.filters.text.bitmap import (
     population,
     text_arrays,
 )
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.lines import Lines, lines, split_lines, stripped
 from tamis.filters.text.ratio import ratio
 from tamis.filters.text.scan import scan
@@ -48,6 +47,7 @@ from tamis.filters.text.words import (
     starts_alphanumeric,
     words,
 )
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.stages import Filter, Measures, Quantity, Rule, count, fraction
 

@@ -38,15 +38,26 @@ class Documents:
     until ``compact`` or ``replace_text``.
     """
 
-    __slots__ = ("alive", "batch", "_memo")
+    __slots__ = ("_alive", "_memo", "batch")
 
     def __init__(self, batch: pa.RecordBatch, alive: NDArray[np.bool_] | None = None) -> None:
         self.batch = batch
-        self.alive = np.ones(batch.num_rows, dtype=np.bool_) if alive is None else alive
+        self._alive = np.ones(batch.num_rows, dtype=np.bool_) if alive is None else alive
         self._memo: dict[Hashable, object] = {}
 
     def __len__(self) -> int:
-        return self.batch.num_rows
+        return int(self.batch.num_rows)
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows are still in. Rows that come back make what was computed without them void."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: NDArray[np.bool_]) -> None:
+        if self._memo and (alive & ~self._alive).any():
+            self._memo.clear()
+        self._alive = alive
 
     @property
     def text(self) -> pa.LargeStringArray:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.dedup.types import Index, UInt64
+from tamis.kernel import kernel
 
 _EMPTY = -1
 
@@ -37,7 +37,7 @@ class Components:
         return self.parent
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _find(parent: NDArray[Index], node: Any) -> Any:
     """The root of ``node``, halving the path on the way."""
     while parent[node] != node:
@@ -46,7 +46,7 @@ def _find(parent: NDArray[Index], node: Any) -> Any:
     return node
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _join_equal_keys(
     parent: NDArray[Index],
     table: NDArray[Index],
@@ -77,7 +77,7 @@ def _join_equal_keys(
         parent[max(one, other)] = min(one, other)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _flatten(parent: NDArray[Index]) -> None:
     """Parents are never larger than their children, so one ascending pass makes every parent a
     root.

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import xxhash
-from numba import njit
 
 from tamis.filters.dedup.components import Components
 from tamis.filters.dedup.duplicates import Deduplication, read_column
@@ -16,6 +15,7 @@ from tamis.filters.dedup.shingles import HIGH_BITS, folded_character, lower_case
 from tamis.filters.dedup.types import Int64, UInt8, UInt32, UInt64
 from tamis.filters.text.bitmap import load8, low_bytes
 from tamis.filters.text.words import words
+from tamis.kernel import kernel
 from tamis.pipeline.documents import PADDING, Documents
 from tamis.pipeline.stages import Summaries
 
@@ -83,7 +83,7 @@ def normalized(documents: Documents, rows: Int64) -> tuple[UInt8, Int64]:
     return out, offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fold_ascii(data: UInt8, start: int, end: int, out: UInt8, position: int) -> int:
     """Copy ``data[start:end]`` in lower case to ``out[position:]``; -1 if it is not all ASCII.
 
@@ -100,7 +100,7 @@ def _fold_ascii(data: UInt8, start: int, end: int, out: UInt8, position: int) ->
     return position - (start - end) % 8
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fold_any(data: UInt8, start: int, end: int, fold: UInt32, out: UInt8, position: int) -> int:
     """Copy ``data[start:end]`` without case to ``out[position:]``."""
     while start < end:
@@ -117,7 +117,7 @@ def _fold_any(data: UInt8, start: int, end: int, fold: UInt32, out: UInt8, posit
     return position
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _normalize(
     data: UInt8,
     first: Int64,

@@ -17,11 +17,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tamis.filters.dedup.fold import FOLD_LIMIT
 from tamis.filters.dedup.types import Int64, UInt8, UInt32
 from tamis.filters.text.bitmap import load8, low_bytes, trailing_zeros
+from tamis.kernel import kernel
 
 _U32 = np.uint32
 _U64 = np.uint64
@@ -34,7 +34,7 @@ _NOTHING = -1
 _UNUSUAL = -2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _in_range(block: Any, low: int, behind: int) -> Any:
     """0x80 in every byte of the block (all below 0x80) that lies in low..behind-1."""
     at_least = block + _U64(0x80 - low) * _ONES
@@ -42,37 +42,37 @@ def _in_range(block: Any, low: int, behind: int) -> Any:
     return at_least & ~too_high & HIGH_BITS
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def lower_case(block: Any) -> Any:
     """The block with its ASCII capitals as small letters; a byte of 0x80 or more stays one."""
     return block | (_in_range(block, 0x41, 0x5B) >> _U64(2))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _letters_and_digits(block: Any) -> Any:
     """0x80 in every byte of the block (lower case) that is an ASCII letter or digit."""
     return _in_range(block, 0x61, 0x7B) | _in_range(block, 0x30, 0x3A)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _run(letters: Any) -> Any:
     """How many bytes from the lowest on are letters or digits."""
     others = ~letters & HIGH_BITS
     return trailing_zeros(others) >> 3 if others else 8
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mix(state: Any, block: Any) -> Any:
     state = (state ^ block) * _BLOCK
     return state ^ (state >> _U64(32))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _finish(state: Any, length: int) -> Any:
     return np.int64(((state ^ _U64(length)) * _FINISH) >> _U64(32))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def folded_character(data: UInt8, position: int, fold: UInt32) -> tuple[Any, int]:
     """(UTF-8 bytes of the folded character at ``position``, first byte lowest; bytes read)."""
     lead = np.uint32(data[position])
@@ -90,7 +90,7 @@ def folded_character(data: UInt8, position: int, fold: UInt32) -> tuple[Any, int
     return fold[code], size
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def packed_size(packed: Any) -> Any:
     """How many bytes of UTF-8 ``folded_character`` gave; the last byte of a character is never
     zero.
@@ -100,7 +100,7 @@ def packed_size(packed: Any) -> Any:
     return 1 + (packed > 0xFF) + (packed > 0xFFFF) + (packed > 0xFFFFFF)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_any_word(data: UInt8, start: int, end: int, fold: UInt32) -> Any:
     """The word hash, character by character; -1 if nothing is left of the word."""
     state = _U64(0)
@@ -121,7 +121,7 @@ def _hash_any_word(data: UInt8, start: int, end: int, fold: UInt32) -> Any:
     return _finish(state, length) if length else np.int64(_NOTHING)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_block(block: Any, letters: Any) -> Any:
     """The word hash of a block (lower case, ASCII) whose letters and digits stand together."""
     leading = _U64(trailing_zeros(letters) & 0x38)
@@ -133,7 +133,7 @@ def _hash_block(block: Any, letters: Any) -> Any:
     return _finish(_mix(_U64(0), (block >> leading) & within), length)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash_blocks(data: UInt8, start: int, end: int) -> Any:
     """The word hash of ASCII letters and digits that stand together from ``start`` on."""
     state = _U64(0)
@@ -159,7 +159,7 @@ def _hash_blocks(data: UInt8, start: int, end: int) -> Any:
     return _finish(state, position - start)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def word_hashes(data: UInt8, start: Int64, end: Int64, fold: UInt32, hashes: UInt32) -> int:
     """The hashes of one document's words ``data[start[w]:end[w]]`` (none is empty), into the front
     of ``hashes``; returns how many words count.
@@ -186,7 +186,7 @@ def word_hashes(data: UInt8, start: Int64, end: Int64, fold: UInt32, hashes: UIn
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shingle_hashes(words: UInt32, begin: int, length: int, ngram: int, shingles: UInt32) -> None:
     """The hashes of ``length`` shingles from word ``begin`` on, to the front of ``shingles``."""
     for j in range(length):

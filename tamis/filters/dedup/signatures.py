@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from tamis.filters.dedup.fold import fold_table
 from tamis.filters.dedup.shingles import shingle_hashes, word_hashes
 from tamis.filters.dedup.types import Int64, UInt8, UInt32, UInt64
+from tamis.kernel import kernel
 
 _U32 = np.uint32
 _U64 = np.uint64
@@ -88,7 +88,7 @@ def signatures(
     return signature, words
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def lower_to_minimum(
     shingles: UInt32, multiplier: UInt32, addend: UInt32, signature: UInt32
 ) -> None:
@@ -111,7 +111,7 @@ def lower_to_minimum(
             signature[i] = min(signature[i], min(min(m01, m23), min(m45, m67)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _signatures(
     data: UInt8,
     first: Int64,
@@ -158,7 +158,7 @@ def band_keys(signature: UInt32, bands: int) -> UInt64:
     return keys
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _band_keys(signature: UInt32, seeds: UInt64, keys: UInt64) -> None:
     rows = signature.shape[1] // seeds.size
     for document in range(signature.shape[0]):

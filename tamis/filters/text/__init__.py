@@ -1,1 +1,3 @@
-"""What is computed about the text of a batch once, for all filters: words, lines and repeated n-grams."""
+"""What is computed about the text of a batch once, for all filters: words, lines and repeated
+n-grams.
+"""

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from tamis.filters.text.kernel import kernel
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 # Arrays as kernels take them, by the type of their elements. To mypy those are Any: it knows

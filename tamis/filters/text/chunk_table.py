@@ -26,6 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import load8, low_bytes
+from tamis.kernel import kernel
 
 ARENA = 15
 FRAGILE = np.uint64(1 << 42)
@@ -80,7 +81,7 @@ def _mix(value: Any) -> Any:
     return (value ^ (value >> _HALF)) * _ODD2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def chunk_key(data: NDArray[np.uint8], start: int, size: int) -> Any:
     """(key, key, hash) of a chunk; the second key of a long chunk is left 0."""
     first = load8(data, start) & low_bytes(min(size, 8))
@@ -98,7 +99,7 @@ def chunk_key(data: NDArray[np.uint8], start: int, size: int) -> Any:
     return hashed, _ZERO, hashed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def same_bytes(
     one: NDArray[np.uint8], at_one: Any, two: NDArray[np.uint8], at_two: Any, size: Any
 ) -> bool:
@@ -109,7 +110,7 @@ def same_bytes(
     return bool(at == size)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find(
     rows: NDArray[np.uint64],
     text: NDArray[np.uint8],
@@ -136,7 +137,7 @@ def find(
         slot = (slot + 1) & mask
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def look_up(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -164,7 +165,7 @@ def look_up(
     return unknown
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _insert(rows: NDArray[np.uint64], first: Any, second: Any, code: Any, hashed: Any) -> int:
     """Put a row where it belongs; 0 if its key (for a long chunk: its hash and size) is there
     already."""
@@ -184,7 +185,7 @@ def _insert(rows: NDArray[np.uint64], first: Any, second: Any, code: Any, hashed
     return 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_rows(
     source: NDArray[np.uint64], rows: NDArray[np.uint64], text_shift: int, lengths_shift: int
 ) -> int:
@@ -224,7 +225,7 @@ def merged(table: ChunkTable, more: ChunkTable) -> ChunkTable:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -266,7 +267,7 @@ def table_of(
     return ChunkTable(rows, text, lengths, used)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def distinct(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -301,7 +302,7 @@ def distinct(
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def token_counts(
     first: NDArray[np.int64],
     codes: NDArray[np.uint64],
@@ -334,7 +335,7 @@ def arena_place(code: Any) -> Any:
     return np.int64((code & _ARENA_MASK) >> _FOUR)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def token_spans(
     chunk_start: NDArray[np.int64],
     chunk_end: NDArray[np.int64],
@@ -382,7 +383,7 @@ def sentence_step(lengths: Any, code: Any, ended: int) -> Any:
     return step & 7, (step >> 3) & 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def encode(
     first: NDArray[np.int64],
     start: NDArray[np.int64],
@@ -429,7 +430,7 @@ def encode(
     return filled
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sentences_of(
     ends_sentence: NDArray[np.uint8],
     punctuation: NDArray[np.uint8],

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from tamis.filters.text.bitmap import UInt64s
-from tamis.filters.text.kernel import kernel
+from tamis.kernel import kernel
 
 _SPREAD = np.uint64(0xA0761D6478BD642F)
 _BITS = np.uint64(64)

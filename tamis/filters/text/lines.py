@@ -21,8 +21,8 @@ from tamis.filters.text.bitmap import (
     trailing_zeros,
 )
 from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 _ZERO = np.uint64(0)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Int32s, Int64s, UInt64s
 from tamis.filters.text.hash_table import clear, find_or_insert, table_shift, table_size
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.words import HASH_BASE, Words
+from tamis.kernel import kernel
 
 _INVERSE = np.uint64(pow(int(HASH_BASE), -1, 2**64))
 _STEP = np.uint64(0xC2B2AE3D27D4EB4F)

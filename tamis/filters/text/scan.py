@@ -22,7 +22,7 @@ from tamis.filters.text.bitmap import (
     text_arrays,
     trailing_zeros,
 )
-from tamis.filters.text.kernel import kernel
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 _CHUNK = 4096

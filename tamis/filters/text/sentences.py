@@ -20,7 +20,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import readonly, text_arrays
@@ -28,6 +27,7 @@ from tamis.filters.text.chunk_table import sentence_step
 from tamis.filters.text.spacy_words import chunk_codes, class_of
 from tamis.filters.text.unicode_classes import SENTENCE_END, code_points
 from tamis.filters.text.words import Profile, words
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 _END = 1
@@ -77,7 +77,7 @@ def _classes() -> NDArray[np.uint8]:
     return table
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_spacy(
     data: NDArray[np.uint8],
     chunk_start: NDArray[np.int64],
@@ -104,7 +104,7 @@ def _count_spacy(
         counts[span] = begun
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ends_ascii(data: NDArray[np.uint8], start: int, at: int) -> bool:
     """Whether the mark at ``at`` ends a sentence: no dot behind a dot or behind a single letter."""
     mark = data[at]
@@ -118,7 +118,7 @@ def _ends_ascii(data: NDArray[np.uint8], start: int, at: int) -> bool:
     return not (single and 97 <= (data[at - 1] | 0x20) <= 122)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ends_in(
     data: NDArray[np.uint8], start: int, end: int, wide: bool, classes: NDArray[np.uint8]
 ) -> tuple[int, bool]:
@@ -152,7 +152,7 @@ def _ends_in(
     return ends, False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_plain(
     data: NDArray[np.uint8],
     chunks: Any,

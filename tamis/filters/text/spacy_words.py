@@ -54,6 +54,7 @@ from tamis.filters.text.chunk_table import (
 )
 from tamis.filters.text.unicode_classes import SENTENCE_END
 from tamis.filters.text.words import Spans, Words, decode
+from tamis.kernel import kernel
 from tamis.pipeline.documents import PADDING, Documents
 from tamis.pipeline.errors import TamisError
 
@@ -420,14 +421,14 @@ def _token_characters() -> NDArray[np.uint8]:
     return table
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def class_of(classes: NDArray[np.uint8], data: NDArray[np.uint8], at: Any) -> Any:
     """The class of the character at ``at``, 0 if it lies beyond the table."""
     code = decode(data, at)
     return np.int64(classes[code]) if code < classes.size else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _token_classes(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -450,7 +451,7 @@ def _token_classes(
         ends_sentence[token] = characters == 1 and every & _SENTENCE_END != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _may_cross(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],
@@ -468,7 +469,7 @@ def _may_cross(
     return bool(possible[class_of(classes, data, at), class_of(classes, data, start[right])])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _crossed(
     data: NDArray[np.uint8],
     first: NDArray[np.int64],
@@ -512,7 +513,7 @@ def _is_digit(byte: int) -> bool:
     return 48 <= byte <= 57
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _core_end(data: NDArray[np.uint8], start: int, end: int) -> int:
     """The end of the digits, or of the letters with single hyphens between them, that begin at
     ``start``."""
@@ -535,7 +536,7 @@ def _core_end(data: NDArray[np.uint8], start: int, end: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _plain_marks(data: NDArray[np.uint8], core: int, at: int, end: int) -> int:
     """How many marks follow the core, each a token; -1 if what follows is more than ordinary
     punctuation."""
@@ -566,7 +567,7 @@ def _plain_marks(data: NDArray[np.uint8], core: int, at: int, end: int) -> int:
     return marks
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_reserved(
     rows: NDArray[np.uint64], text: NDArray[np.uint8], data: NDArray[np.uint8], start: int, end: int
 ) -> bool:
@@ -574,7 +575,7 @@ def _is_reserved(
     return bool(find(rows, text, data, start, size, chunk_key(data, start, size)) != np.uint64(0))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _touches_reserved(
     rows: NDArray[np.uint64],
     text: NDArray[np.uint8],
@@ -600,7 +601,7 @@ def _touches_reserved(
     return part > core and _is_reserved(rows, text, data, part, core_end)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _split_plain(
     data: NDArray[np.uint8],
     start: NDArray[np.int64],

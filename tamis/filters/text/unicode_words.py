@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.filters.text.bitmap import Bools, Int64s, UInt8s, text_arrays
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -30,6 +29,7 @@ from tamis.filters.text.unicode_classes import (
     code_points,
 )
 from tamis.filters.text.words import Spans, decode
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 # The word break properties, as far as they matter to words.

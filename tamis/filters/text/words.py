@@ -30,7 +30,6 @@ from tamis.filters.text.bitmap import (
     text_arrays,
     trailing_zeros,
 )
-from tamis.filters.text.kernel import kernel
 from tamis.filters.text.scan import scan
 from tamis.filters.text.unicode_classes import (
     ALPHANUMERIC,
@@ -38,6 +37,7 @@ from tamis.filters.text.unicode_classes import (
     PUNCTUATION_MARK,
     character_classes,
 )
+from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
 
 Profile = Literal["whitespace", "unicode", "spacy"]

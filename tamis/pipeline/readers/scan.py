@@ -22,6 +22,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from tamis.kernel import kernel
+
 Bytes = NDArray[np.uint8]
 
 WIDTH = 32
@@ -102,14 +104,14 @@ _copy: Any = intrinsic(_copy_intrinsic)
 _lowest_bit: Any = intrinsic(_lowest_bit_intrinsic)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(inline="always", nogil=True)
 def _skip_spaces(source: Bytes, at: int) -> int:
     while source[at] == _SPACE or source[at] == _TAB or source[at] == _RETURN:
         at += 1
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _code_unit(source: Bytes, at: int) -> int:
     """The number in four hexadecimal digits, or -1."""
     unit = 0
@@ -121,7 +123,7 @@ def _code_unit(source: Bytes, at: int) -> int:
     return unit
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
     """Writes the character of ``\\uXXXX`` (or of a pair) at ``at``; what follows, or -1 if odd."""
     code = _code_unit(source, at + 2)
@@ -154,7 +156,7 @@ def _unicode_escape(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int
     return at, to + 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _string(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
     """Copies the string that begins at ``at`` without its escapes; what follows, or -1 if odd."""
     while True:
@@ -184,14 +186,14 @@ def _string(source: Bytes, at: int, target: Bytes, to: int) -> tuple[int, int]:
             return -1, to
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _digits(source: Bytes, at: int) -> int:
     while _ZERO <= source[at] <= 57:
         at += 1
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _number(source: Bytes, at: int, integer: bool) -> int:
     """What follows the number at ``at``; -1 if it is none, very long, or not as wanted."""
     start = at
@@ -221,7 +223,7 @@ def _number(source: Bytes, at: int, integer: bool) -> int:
     return at if at - start <= _LONGEST_NUMBER else -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word(source: Bytes, at: int, word: Bytes) -> int:
     for index in range(len(word)):
         if source[at + index] != word[index]:
@@ -229,7 +231,7 @@ def _word(source: Bytes, at: int, word: Bytes) -> int:
     return at + len(word)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _nested(source: Bytes, at: int) -> int:
     """What follows the object or list at ``at`` if its brackets match, whatever is in it; or -1."""
     depth = 0
@@ -252,7 +254,7 @@ def _nested(source: Bytes, at: int) -> int:
             return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _raw_value(source: Bytes, at: int, kind: int) -> int:
     """What follows a value that is no string if ``kind`` allows it; or -1."""
     byte = source[at]
@@ -267,7 +269,7 @@ def _raw_value(source: Bytes, at: int, kind: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _column(
     source: Bytes, at: int, length: int, keys: Bytes, offsets: NDArray[np.int64], first: int
 ) -> int:
@@ -312,7 +314,7 @@ class Found(NamedTuple):
     odd: NDArray[np.bool_]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _key(source: Bytes, at: int) -> int:
     """Where the key that begins at ``at`` ends (its closing quote), or -1 if it has an escape."""
     while source[at] != _QUOTE:
@@ -322,7 +324,7 @@ def _key(source: Bytes, at: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _present(
     source: Bytes, at: int, kind: int, text: Bytes, text_used: int, values: Bytes, used: int
 ) -> tuple[int, int, int]:
@@ -341,7 +343,7 @@ def _present(
     return stop, text_used, used + max(stop - at, 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _object(
     source: Bytes, at: int, expected: Expected, row: int, found: Found, text_used: int, used: int
 ) -> tuple[int, int, int]:
@@ -382,7 +384,7 @@ def _object(
             return -1, text_used, used
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def scan_lines(
     source: Bytes, at: int, end: int, longest: int, expected: Expected, found: Found
 ) -> tuple[int, int, int]:
@@ -426,7 +428,7 @@ def scan_lines(
     return at, row, row + blank
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gather(
     values: Bytes,
     starts: NDArray[np.int64],

@@ -12,7 +12,7 @@ from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHARED = Path(__file__).parent
+_SHARED = Path(__file__).parent / "filters" / "text"
 
 
 def kernel(function: F) -> F:
@@ -21,7 +21,7 @@ def kernel(function: F) -> F:
     Compiled code contains the functions of other files that it calls, but numba takes it for valid
     as long as the file of the function itself stays the same: after an upgrade it would go on with
     parts of the old version. Here it is valid as long as all files of the function's folder and of
-    this one are the same; kernels call no others.
+    ``filters/text`` are the same; kernels call no others.
     """
     dispatcher: Any = njit(cache=True, nogil=True)(function)
     index = dispatcher._cache._cache_file

@@ -10,7 +10,7 @@ from pathlib import Path
 import tamis
 
 INNER = """
-from tamis.filters.text.kernel import kernel
+from tamis.kernel import kernel
 
 @kernel
 def inner(x):
@@ -18,7 +18,7 @@ def inner(x):
 """
 OUTER = """
 from inner import inner
-from tamis.filters.text.kernel import kernel
+from tamis.kernel import kernel
 
 @kernel
 def outer(x):
