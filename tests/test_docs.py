@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tamis
+from tamis.pipeline import catalogue
 from tamis.pipeline.documents import content_id
 from tamis.pipeline.recipe import load_recipe, parse_recipe
 
@@ -60,3 +61,8 @@ def test_the_python_example_runs(
     monkeypatch.setattr("sys.argv", ["python_pipeline.py", str(corpus), str(tmp_path / "out")])
     exec(compile(code, "python_pipeline.py", "exec"), {"__name__": "__main__"})
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_page_of_stages_is_what_the_code_says() -> None:
+    """Mend it with: python -m tamis.pipeline.catalogue > docs/stages.md"""
+    assert (ROOT / "docs" / "stages.md").read_text(encoding="utf-8") == catalogue.page()

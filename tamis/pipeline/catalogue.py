@@ -1,4 +1,7 @@
-"""The stages there are, as text: what ``tamis stages`` prints."""
+"""The stages there are, as text: what ``tamis stages`` prints.
+
+``python -m tamis.pipeline.catalogue`` prints the page docs/stages.md.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import inspect
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.recipe import nearest
 from tamis.pipeline.stages import Filter, Measure
-from tamis.registry import stage_class, stage_kinds
+from tamis.registry import stage_class, stage_kinds, stage_targets
 
 
 def list_stages() -> str:
@@ -32,13 +35,13 @@ def describe_stage(kind: str) -> str:
             "required" if field.is_required() else field.get_default(call_default_factory=True)
         )
         lines.append(
-            f"  {name:<32} {default!r}" if default != "required" else f"  {name:<32} required"
+            f"  {name:<36} {default!r}" if default != "required" else f"  {name:<36} required"
         )
     if any(field.is_required() for field in cls.model_fields.values()):
         return "\n".join(lines)
     stage = cls()
     if isinstance(stage, Measure):
-        lines += ["", "measures"] + [f"  {one.name:<32} {one.meaning}" for one in stage.provides()]
+        lines += ["", "measures"] + [f"  {one.name:<36} {one.meaning}" for one in stage.provides()]
     if isinstance(stage, Filter):
         lines += ["", "rules (a document is dropped if)"]
         for rule in stage.rules():
@@ -46,5 +49,22 @@ def describe_stage(kind: str) -> str:
             shown = (
                 "off" if threshold is None else f"{rule.measure} {rule.comparison} {threshold:.6g}"
             )
-            lines.append(f"  {rule.field:<32} {shown}")
+            lines.append(f"  {rule.field:<36} {shown}")
     return "\n".join(lines)
+
+
+def page() -> str:
+    """All registered stages as a page in Markdown."""
+    parts = [
+        "# The stages",
+        "What `tamis stages NAME` prints, for all of them: settings with their defaults, measures, "
+        "and the rules in the order in which they are tried. A rule is named after the setting of "
+        "its threshold; null switches it off.",
+    ]
+    for kind in sorted(stage_targets()):
+        parts += [f"## {kind}", f"```text\n{describe_stage(kind)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201
