@@ -98,15 +98,15 @@ class DaskExecutor:
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         """Turn what Dask says about lost workers and schedulers into one sentence."""
-        client = _distributed().client
+        dask = _distributed()
         try:
             yield
-        except client.KilledWorker:
+        except dask.KilledWorker:
             raise TamisError(
                 f"every worker that took {what} died, most likely for want of memory; give the "
                 "workers more memory, or lower slice_size, and run again: it goes on from here"
             ) from None
-        except (client.FutureCancelledError, CancelledError, client.CommClosedError) as error:
+        except (dask.client.FutureCancelledError, CancelledError, dask.CommClosedError) as error:
             raise TamisError(
                 f"the Dask scheduler went away ({error}); run again when it is back: "
                 "it goes on from here"

@@ -159,7 +159,7 @@ class RunFolder:
         """The parsed file, or None when it is missing or not valid JSON."""
         try:
             return json.loads(self.read(name))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
