@@ -68,7 +68,7 @@ def main() -> None:
         whole = make_part(everything, folder / "whole")
         sections: dict[str, Callable[[], str]] = {
             "filters": lambda: filters.run(part, small),
-            "io": lambda: io.run(part),
+            "io": lambda: io.run(whole, tiny),
             "minhash": lambda: minhash.run(part, small),
             "pipeline": lambda: pipeline.run(whole, part, small, tiny),
             "large": lambda: pipeline.run_large(whole),

@@ -163,15 +163,15 @@ def parts_of(sample: Sample) -> list[str]:
 
 
 def run_large(part: Part) -> str:
-    """How runs of the whole corpus, and of five times as much, divide their time and use memory."""
+    """How runs of the whole corpus, and of eight times as much, divide their time and use memory."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        repeated = repeat_part(part, 5, Path(folder))
+        repeated = repeat_part(part, 8, Path(folder))
         for name, which, workers in (
             ("corpus", part, 0),
             ("corpus, 2 workers", part, 2),
-            ("five times the corpus", repeated, 0),
-            ("five times the corpus, 2 workers", repeated, 2),
+            ("eight times the corpus", repeated, 0),
+            ("eight times the corpus, 2 workers", repeated, 2),
         ):
             arguments = {"kinds": THREE, "words": "whitespace", "workers": workers}
             sample = measure(Side(tamis_run, {**arguments, "path": which.path("jsonl")}))
