@@ -163,7 +163,7 @@ def parts_of(sample: Sample) -> list[str]:
 
 
 def run_large(part: Part) -> str:
-    """How runs of the whole corpus, and of eight times as much, divide their time and use memory."""
+    """How runs of the corpus, and of eight times as much, divide their time and use memory."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         repeated = repeat_part(part, 8, Path(folder))
