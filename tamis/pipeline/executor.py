@@ -106,7 +106,7 @@ class DaskExecutor:
                 f"every worker that took {what} died, most likely for want of memory; give the "
                 "workers more memory, or lower slice_size, and run again: it goes on from here"
             ) from None
-        except (dask.client.FutureCancelledError, CancelledError, dask.CommClosedError) as error:
+        except (dask.client.FutureCancelledError, CancelledError, dask.comm.CommClosedError) as error:
             raise TamisError(
                 f"the Dask scheduler went away ({error}); run again when it is back: "
                 "it goes on from here"

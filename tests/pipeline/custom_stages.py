@@ -68,13 +68,13 @@ class Longest(Filter):
 
 
 class Reluctant(Filter):
-    """Keeps everything, but cannot bear documents with one of the ``words``.
+    """Keeps everything, but cannot bear documents with an ``unbearable`` word.
 
     ``fault`` says what happens: it raises, or the process dies.
     """
 
     kind: ClassVar[str] = "reluctant"
-    words: tuple[str, ...] = ()
+    unbearable: tuple[str, ...] = ()
     fault: str = "raise"
     processes: bool = False
     min_letters: int | None = None
@@ -89,7 +89,7 @@ class Reluctant(Filter):
         return (Rule("min_letters", "<", "letters"),)
 
     def measure(self, documents: Documents) -> Measures:
-        for word in self.words:
+        for word in self.unbearable:
             found = pc.match_substring(documents.text, word).to_numpy(zero_copy_only=False)
             if (found & documents.alive).any():
                 self._fail(word)

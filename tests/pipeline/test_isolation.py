@@ -65,7 +65,7 @@ def others(crawl: Path, folder: Path) -> list[str]:
 
 
 def test_a_stage_that_raises_on_some_documents(tmp_path: Path, crawl: Path) -> None:
-    run = pipeline(crawl, tmp_path / "run", Reluctant(words=(POISON,))).run()
+    run = pipeline(crawl, tmp_path / "run", Reluctant(unbearable=(POISON,))).run()
     check_two_failed(run, "reluctant")
     (stage,) = (one for one in run.manifest["stages"] if one["name"] == "reluctant")
     assert stage["failed"] == 2
@@ -76,15 +76,15 @@ def test_a_stage_that_raises_on_some_documents(tmp_path: Path, crawl: Path) -> N
 
 
 def test_a_stage_that_raises_stops_a_strict_run(tmp_path: Path, crawl: Path) -> None:
-    strict = pipeline(crawl, tmp_path, Reluctant(words=(POISON,)), max_errors=1)
+    strict = pipeline(crawl, tmp_path, Reluctant(unbearable=(POISON,)), max_errors=1)
     with pytest.raises(TamisError, match="2 documents failed, more than max_errors: 1"):
         strict.run()
-    assert pipeline(crawl, tmp_path, Reluctant(words=(POISON,)), max_errors=2).run()
+    assert pipeline(crawl, tmp_path, Reluctant(unbearable=(POISON,)), max_errors=2).run()
 
 
 def test_a_stage_that_raises_on_everything(tmp_path: Path, crawl: Path) -> None:
     with pytest.raises(TamisError, match="reluctant raised on every document"):
-        pipeline(crawl, tmp_path, Reluctant(words=("",))).run()
+        pipeline(crawl, tmp_path, Reluctant(unbearable=("",))).run()
     assert not (tmp_path / "manifest.json").exists()
 
 
@@ -92,7 +92,7 @@ def test_a_stage_that_raises_on_document_after_document(tmp_path: Path) -> None:
     line = json.dumps({"text": "the same words"}) + "\n"
     (tmp_path / "in.jsonl").write_text(line * 3000)
     broken = Pipeline(
-        tamis.read(tmp_path / "in.jsonl"), [Reluctant(words=("same",))], tamis.write(tmp_path / "o")
+        tamis.read(tmp_path / "in.jsonl"), [Reluctant(unbearable=("same",))], tamis.write(tmp_path / "o")
     )
     with pytest.raises(TamisError, match="raised on each of 1000 documents"):
         broken.run()
@@ -110,7 +110,7 @@ def test_a_document_that_expands_without_end(tmp_path: Path) -> None:
 
 def test_a_document_that_kills_the_driver(tmp_path: Path, crawl: Path) -> None:
     """Every rerun gets further, and in the end the two documents are on record."""
-    deadly = pipeline(crawl, tmp_path / "run", Reluctant(words=(POISON,), fault="kill"))
+    deadly = pipeline(crawl, tmp_path / "run", Reluctant(unbearable=(POISON,), fault="kill"))
     ends = []
     while not ends or (ends[-1] and len(ends) < 8):
         ends.append(runs.ended(runs.in_fork(deadly.run)))
@@ -118,17 +118,17 @@ def test_a_document_that_kills_the_driver(tmp_path: Path, crawl: Path) -> None:
     assert ends == [-9, -9, -9, -9, 0]
     run = deadly.run()
     check_two_failed(run, "")
-    raising = pipeline(crawl, tmp_path / "raising", Reluctant(words=(POISON,))).run()
+    raising = pipeline(crawl, tmp_path / "raising", Reluctant(unbearable=(POISON,))).run()
     assert raising.counts | {"bytes_in": 0} == run.counts | {"bytes_in": 0}
     assert _data(tmp_path / "raising") == _data(tmp_path / "run")
     assert runs.leftovers(tmp_path / "run") == []
 
 
 def test_a_document_that_kills_workers(tmp_path: Path, crawl: Path) -> None:
-    deadly = Reluctant(words=(POISON,), fault="kill", processes=True)
+    deadly = Reluctant(unbearable=(POISON,), fault="kill", processes=True)
     run = pipeline(crawl, tmp_path / "run", deadly).run(workers=2)
     check_two_failed(run, "")
-    raising = Reluctant(words=(POISON,), processes=True)
+    raising = Reluctant(unbearable=(POISON,), processes=True)
     pipeline(crawl, tmp_path / "raising", raising).run()
     assert _data(tmp_path / "raising") == _data(tmp_path / "run")
 

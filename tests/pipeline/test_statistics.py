@@ -1,0 +1,99 @@
+"""Counts that merge in any order to the same totals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tamis.pipeline.stages import count, fraction
+from tamis.pipeline.statistics import (
+    Histogram,
+    Samples,
+    Statistics,
+    bin_edges,
+    bin_index,
+    bytes_by_source,
+    rows_by_source,
+    sampling_hash,
+)
+
+
+def test_splitmix64() -> None:
+    # The first three outputs of the reference splitmix64.c for the seed 0: state = k * golden gamma.
+    golden = 0x9E3779B97F4A7C15
+    states = np.array([(k * golden) % 2**64 for k in range(3)], np.uint64)
+    assert [hex(one) for one in sampling_hash(states).tolist()] == [
+        "0xe220a8397b1dcdaf",
+        "0x6e789e6aa1b965f4",
+        "0x6c45d188009454f",
+    ]
+
+
+def test_bins_hold_what_their_edges_say() -> None:
+    for quantity in (fraction("f", ""), count("c", "")):
+        edges = bin_edges(quantity)
+        for index, low, high in zip(range(len(edges)), edges, edges[1:], strict=False):
+            middle = np.array([(low + high) / 2])
+            assert bin_index(quantity, middle).tolist() == [index]
+    assert bin_index(count("c", ""), np.array([0, 1, 10, 10**12])).tolist() == [0, 1, 9, 64]
+
+
+def test_a_histogram_tells_kept_dropped_and_missing() -> None:
+    quantity = fraction("f", "")
+    histogram = Histogram.empty(quantity)
+    values = np.array([0.0, 0.5, 0.5, np.nan, 1.0])
+    histogram.add(quantity, values, np.array([False, True, False, True, True]))
+    assert (histogram.kept.sum(), histogram.dropped.sum(), histogram.missing) == (2, 2, 1)
+    assert histogram.kept[25] == histogram.dropped[25] == 1
+    assert Histogram.from_json(json.loads(json.dumps(histogram.to_json()))).kept[25] == 1
+
+
+def _statistics(numbers: list[int]) -> Statistics:
+    found = Statistics()
+    for number in numbers:
+        found.documents += number
+        found.stage(f"s{number % 3}").dropped += number
+        found.stage(f"s{number % 3}").rules = {"r": number}
+        found.source(f"x{number % 2}").dropped += number
+        found.kept_samples.add([(int(sampling_hash(np.array([number]))[0]), {"id": number})])
+    return found
+
+
+@given(st.lists(st.lists(st.integers(0, 50)), min_size=1, max_size=5), st.randoms())
+def test_merging_is_free_of_order(parts: list[list[int]], dice: object) -> None:
+    def merged(order: list[list[int]]) -> str:
+        total = Statistics()
+        for part in order:
+            record = json.loads(json.dumps(_statistics(part).to_json()))
+            total.merge(Statistics.from_json(record))
+        return json.dumps(total.to_json(), sort_keys=True)
+
+    shuffled = list(parts)
+    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert merged(parts) == merged(shuffled)
+
+
+def test_samples_are_those_with_the_smallest_hashes() -> None:
+    samples = Samples(limit=2)
+    for hashes in ([9, 4], [7, 1], [3]):
+        wanted = samples.wanted(np.array(hashes, np.uint64))
+        samples.add([(hashes[one], {"hash": hashes[one]}) for one in wanted])
+    assert [one for one, _ in samples.entries] == [1, 3]
+
+
+def test_rows_and_bytes_by_source() -> None:
+    batch = pa.record_batch(
+        {
+            "text": pa.array(["ab", None, "\u00e9", "x"], pa.large_string()),
+            "source": pa.array(["a", "b", None, "a"]),
+        }
+    )
+    assert dict(rows_by_source(batch)) == {"a": 2, "b": 1, None: 1}
+    assert dict(rows_by_source(batch, np.array([0, 2]))) == {"a": 1, None: 1}
+    assert list(bytes_by_source(batch)) == [("a", 2, 3), ("b", 1, 0), (None, 1, 2)]
+    assert list(bytes_by_source(batch.drop_columns(["source"]))) == [(None, 4, 5)]
+    assert dict(rows_by_source(batch.drop_columns(["source"]), np.array([1]))) == {None: 1}
