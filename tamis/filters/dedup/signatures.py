@@ -168,10 +168,3 @@ def _band_keys(signature: UInt32, seeds: UInt64, keys: UInt64) -> None:
                 key = (key ^ _U64(signature[document, row])) * _GOLDEN
                 key ^= key >> _U64(32)
             keys[band, document] = key
-
-
-def candidate_probability(jaccard: float, bands: int, rows: int) -> float:
-    """The probability that two documents of this Jaccard similarity share a band: 1 - (1 -
-    J^rows)^bands.
-    """
-    return float(1.0 - (1.0 - jaccard**rows) ** bands)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from datasketch import MinHash as DatasketchMinHash
 
+from tamis.filters.dedup.banding import candidate_probability
 from tamis.filters.dedup.minhash import MinHash
 from tamis.filters.dedup.signatures import (
     band_keys,
-    candidate_probability,
     lower_to_minimum,
     permutations,
     splitmix64,
