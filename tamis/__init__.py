@@ -32,6 +32,7 @@ _PUBLIC = {
     "Rule": "tamis.pipeline.stages",
     "Run": "tamis.pipeline.pipeline",
     "TamisError": "tamis.pipeline.errors",
+    "UrlDedup": "tamis.filters.dedup.url",
     "explain": "tamis.pipeline.explain",
     "read": "tamis.pipeline.pipeline",
     "retune": "tamis.pipeline.retune",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from tamis.filters.c4_quality import C4Quality as C4Quality
     from tamis.filters.dedup.exact import ExactDedup as ExactDedup
     from tamis.filters.dedup.minhash import MinHash as MinHash
+    from tamis.filters.dedup.url import UrlDedup as UrlDedup
     from tamis.filters.fineweb_quality import FineWebQuality as FineWebQuality
     from tamis.filters.gopher_quality import GopherQuality as GopherQuality
     from tamis.filters.gopher_repetition import GopherRepetition as GopherRepetition

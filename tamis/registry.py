@@ -21,6 +21,7 @@ STAGES = {
     "gopher_quality": "tamis.filters.gopher_quality:GopherQuality",
     "gopher_repetition": "tamis.filters.gopher_repetition:GopherRepetition",
     "minhash": "tamis.filters.dedup.minhash:MinHash",
+    "url_dedup": "tamis.filters.dedup.url:UrlDedup",
 }
 
 
