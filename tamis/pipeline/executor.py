@@ -99,6 +99,7 @@ class DaskExecutor:
     def _explained(self, what: str) -> Iterator[None]:
         """Turn what Dask says about lost workers and schedulers into one sentence."""
         dask = _distributed()
+        gone = (dask.client.FutureCancelledError, CancelledError, dask.comm.CommClosedError)
         try:
             yield
         except dask.KilledWorker:
@@ -106,7 +107,7 @@ class DaskExecutor:
                 f"every worker that took {what} died, most likely for want of memory; give the "
                 "workers more memory, or lower slice_size, and run again: it goes on from here"
             ) from None
-        except (dask.client.FutureCancelledError, CancelledError, dask.comm.CommClosedError) as error:
+        except gone as error:
             raise TamisError(
                 f"the Dask scheduler went away ({error}); run again when it is back: "
                 "it goes on from here"

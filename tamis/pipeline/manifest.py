@@ -1,4 +1,4 @@
-"""The manifest: all that a reader (or the report) may want to know about a run, in one JSON file."""
+"""The manifest: what a reader (or the report) may want to know about a run, in one JSON file."""
 
 from __future__ import annotations
 

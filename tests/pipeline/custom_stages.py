@@ -1,4 +1,4 @@
-"""Small real stages of the kinds that a user writes, some of them with the faults that users' stages have."""
+"""Small real stages of the kinds that a user writes, some with the faults that those have."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Arena:
         return runs.in_fork(work)
 
     def differences(self, output: Path) -> list[str]:
-        """Names of results that are not as in the undisturbed run, and what was left lying about."""
+        """Results that are not as in the undisturbed run, and what was left lying about."""
         found = runs.results(output)
         names = sorted({*found, *self.wanted})
         return [name for name in names if found.get(name) != self.wanted.get(name)] + (

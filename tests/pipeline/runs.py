@@ -1,6 +1,6 @@
-"""Runs for the tests of the pipeline: a corpus of many slices, pipelines over it, and what a run leaves.
+"""Runs for the tests of the pipeline: a corpus of many slices, and pipelines over it.
 
-As a program it is the driver that tests kill: ``python -m tests.pipeline.runs SCENARIO INPUT OUTPUT``.
+Also what a run leaves, and ways to run in a fork that can be killed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def documents() -> list[dict[str, Any]]:
 
 
 def write_corpus(folder: Path, files: int = 6, every: int = 1) -> Path:
-    """Every n-th document of the corpus in a few JSONL files, two of them compressed; one bad line each."""
+    """Every n-th document of the corpus in a few JSONL files, some compressed; one bad line each."""
     folder.mkdir(parents=True, exist_ok=True)
     chosen = documents()[::every]
     for number in range(files):
@@ -49,7 +49,7 @@ def write_corpus(folder: Path, files: int = 6, every: int = 1) -> Path:
 
 
 def heuristics() -> list[Stage]:
-    """Edits, filters and both kinds of duplicates: two fitted stages, one behind the other's filters."""
+    """Edits, filters and both kinds of duplicates: two fitted stages, filters between them."""
     return [
         tamis.ExactDedup(),
         tamis.GopherQuality(min_words=30),

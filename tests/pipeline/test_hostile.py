@@ -1,4 +1,4 @@
-"""Hostile input and a hostile machine, through the command line: one sentence, never a traceback."""
+"""Hostile input and a hostile machine, through the command line: one sentence, no traceback."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ LINES: dict[str, tuple[bytes, str]] = {
 def test_a_bad_line_fails_alone(tmp_path: Path, name: str) -> None:
     line, position = LINES[name]
     (tmp_path / "in.jsonl").write_bytes(lines_of(line))
-    done = tamis("run", recipe(tmp_path, tmp_path / "in.jsonl", "slice_size: 10MB"[:0], stages=" "))
+    done = tamis("run", recipe(tmp_path, tmp_path / "in.jsonl", stages=" "))
     assert done.returncode == 0, done.stderr
     counts = manifest(tmp_path)["counts"]
     assert (counts["in"], counts["kept"], counts["failed"]) == (21, 20, 1)

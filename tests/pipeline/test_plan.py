@@ -1,4 +1,4 @@
-"""Phases are cut at fitted stages; keys change with what results depend on, and with nothing else."""
+"""Phases are cut at fitted stages; keys change with what results depend on, and only then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from tests.pipeline.custom_stages import Characters, Paragraphs
 
 def shape(*stages: tamis.Stage) -> list[tuple[list[str], str | None, bool]]:
     return [
-        ([stage.name for stage in phase.stages], phase.summarizes and phase.summarizes.name, phase.last)
+        (
+            [stage.name for stage in phase.stages],
+            phase.summarizes and phase.summarizes.name,
+            phase.last,
+        )
         for phase in cut_phases(stages)
     ]  # fmt: skip
 

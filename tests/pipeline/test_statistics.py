@@ -23,7 +23,7 @@ from tamis.pipeline.statistics import (
 
 
 def test_splitmix64() -> None:
-    # The first three outputs of the reference splitmix64.c for the seed 0: state = k * golden gamma.
+    # The first outputs of the reference splitmix64.c for the seed 0: state = k * golden gamma.
     golden = 0x9E3779B97F4A7C15
     states = np.array([(k * golden) % 2**64 for k in range(3)], np.uint64)
     assert [hex(one) for one in sampling_hash(states).tolist()] == [

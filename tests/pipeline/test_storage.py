@@ -30,7 +30,6 @@ def test_a_file_appears_when_it_is_whole(folder: RunFolder) -> None:
         file.write(memoryview(b"second"))
         assert folder.names("data") == [] or not folder.exists("data/a")
     assert folder.read("data/a") == b"first second"
-    # xxh3-128 of b"first second", from the reference xxhsum.
     assert file.identity()["bytes"] == 12
     assert folder.identity("data/a") == file.identity()
     assert folder.is_intact("data/a", file.identity())
@@ -127,9 +126,12 @@ def test_errors_of_the_system_are_one_sentence(number: int, said: str) -> None:
 def test_a_full_device(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(TamisError, match="no space is left"), explained("full"):
-        with folder.fs.open(folder.full("full"), "wb") as file:
-            file.write(b"x" * 100_000)
+    with (
+        pytest.raises(TamisError, match="no space is left"),
+        explained("full"),
+        folder.fs.open(folder.full("full"), "wb") as file,
+    ):
+        file.write(b"x" * 100_000)
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:
