@@ -184,16 +184,21 @@ class _Flow:
         self, stage: Measure, measures: Measures, measured: NDArray[np.bool_]
     ) -> None:
         """Nullable columns over the rows that the batch began with."""
-        total = self.identity.num_rows
-        known = np.zeros(total, np.bool_)
-        known[self.first_row] = measured
+        known = self._over_first_rows(measured)
         for quantity in stage.provides():
-            values = np.zeros(total, measures[quantity.name].dtype)
-            values[self.first_row] = measures[quantity.name]
+            values = self._over_first_rows(measures[quantity.name])
             unknown = ~known | np.isnan(values) if values.dtype.kind == "f" else ~known
             self.columns[f"{stage.name}.{quantity.name}"] = pa.array(
                 values, quantity.column_type, mask=unknown
             )
+
+    def _over_first_rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of the rows there are, at the places that they had when the batch began."""
+        if len(values) == self.identity.num_rows:
+            return values
+        spread = np.zeros(self.identity.num_rows, values.dtype)
+        spread[self.first_row] = values
+        return spread
 
     def _refine(
         self,

@@ -89,7 +89,10 @@ class Progress:
         return line
 
     def _render(self) -> Group:
-        table = Table.grid(padding=(0, 2))
+        if not self.title:
+            return Group(Text("preparing the stages"))
+        table = Table.grid("", "", "", padding=(0, 2))
+        table.columns[1].justify = table.columns[2].justify = "right"
         for name, stage in self.statistics.stages.items():
             if stage.entered:
                 kept = 1 - stage.dropped / stage.entered

@@ -88,10 +88,10 @@ class Histogram:
                 self.missing += int(len(values) - finite.sum())
                 values, dropped = values[finite], dropped[finite]
         index = bin_index(quantity, values)
-        everything = np.bincount(index, minlength=len(self.kept))
-        gone = np.bincount(index[dropped], minlength=len(self.kept))
-        self.kept += everything - gone
-        self.dropped += gone
+        bins = len(self.kept)
+        counts = np.bincount(index + bins * dropped, minlength=2 * bins)
+        self.kept += counts[:bins]
+        self.dropped += counts[bins:]
 
     def merge(self, other: Histogram) -> None:
         self.kept += other.kept
@@ -219,8 +219,9 @@ class StageStatistics:
             if quantity.unit == "label":
                 continue
             values = measures[quantity.name] if everything else measures[quantity.name][entering]
-            histogram = self.histograms.setdefault(quantity.name, Histogram.empty(quantity))
-            histogram.add(quantity, values, dropped)
+            if quantity.name not in self.histograms:
+                self.histograms[quantity.name] = Histogram.empty(quantity)
+            self.histograms[quantity.name].add(quantity, values, dropped)
 
     def merge(self, other: StageStatistics) -> None:
         for name in (

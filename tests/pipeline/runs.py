@@ -33,7 +33,7 @@ def documents() -> list[dict[str, Any]]:
 
 
 def write_corpus(folder: Path, files: int = 6, every: int = 1) -> Path:
-    """Every n-th document of the corpus in a few JSONL files, some compressed; one bad line each."""
+    """Every n-th document of the corpus in some JSONL files, two of them gzip; a bad line each."""
     folder.mkdir(parents=True, exist_ok=True)
     chosen = documents()[::every]
     for number in range(files):
