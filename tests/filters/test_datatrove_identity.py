@@ -168,10 +168,27 @@ ODDITIES = (
 )
 
 
+def _with_repeated_spans(text: str, rng: random.Random) -> str:
+    """The text with spans of n words said again: enough for the rule about n-grams of this length,
+    too few for that about shorter ones (of a span of n words, those see less than the whole).
+    """
+    words = text[:2000].split()
+    n = rng.randrange(6, 11)
+    share = (0.2 - 0.01 * n + (0.21 - 0.01 * n) * n / (n - 1)) / 2
+    for _ in range(round(share * len(words) / (n * (1 - share)))):
+        start = rng.randrange(max(1, len(words) - n))
+        end = rng.randrange(len(words) + 1)
+        words[end:end] = words[start : start + n]
+    return " ".join(words)
+
+
 def _mutated(texts: list[str], seed: int) -> Iterator[str]:
     """Slices of the texts, with odd lines put in, lines repeated, joined and cut short."""
     rng = random.Random(seed)
     for text in texts:
+        if rng.random() < 0.1:
+            yield _with_repeated_spans(text, rng)
+            continue
         lines = text[: rng.randrange(200, 1000)].splitlines(keepends=True)
         for _ in range(rng.randrange(0, 4)):
             lines.insert(rng.randrange(len(lines) + 1), rng.choice(ODDITIES))
