@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.filters.dedup.types import Index, UInt64
+from tamis.filters.dedup.types import Index, Int64, UInt64
 from tamis.kernel import kernel
 
 _EMPTY = -1
@@ -31,10 +31,21 @@ class Components:
         self._table.fill(_EMPTY)
         _join_equal_keys(self.parent, self._table, high, low, present)
 
+    def connect(self, one: Int64, other: Int64) -> None:
+        """Put ``one[i]`` and ``other[i]`` into one cluster."""
+        _connect(self.parent, one, other)
+
     def roots(self) -> NDArray[Index]:
         """For each document the smallest document of its cluster."""
         _flatten(self.parent)
         return self.parent
+
+    def clustered(self) -> Int64:
+        """The documents in clusters of two or more, ascending."""
+        _flatten(self.parent)
+        shared = np.zeros(len(self.parent), np.bool_)
+        _mark_shared(self.parent, shared)
+        return np.flatnonzero(shared)
 
 
 @kernel
@@ -61,7 +72,7 @@ def _join_equal_keys(
     the same components as all pairs would.
     """
     mask = np.uint64(table.size - 1)
-    for document in range(parent.size):
+    for document in range(low.size):
         if not present[document]:
             continue
         slot = (low[document] ^ (high[document] >> np.uint64(32))) & mask
@@ -75,6 +86,21 @@ def _join_equal_keys(
         one = _find(parent, table[slot])
         other = _find(parent, document)
         parent[max(one, other)] = min(one, other)
+
+
+@kernel
+def _connect(parent: NDArray[Index], one: Int64, other: Int64) -> None:
+    for edge in range(one.size):
+        a, b = _find(parent, one[edge]), _find(parent, other[edge])
+        parent[max(a, b)] = min(a, b)
+
+
+@kernel
+def _mark_shared(parent: NDArray[Index], shared: NDArray[np.bool_]) -> None:
+    for node in range(parent.size):
+        if parent[node] != node:
+            shared[node] = True
+            shared[parent[node]] = True
 
 
 @kernel

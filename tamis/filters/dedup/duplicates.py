@@ -10,7 +10,7 @@ workers nor on the order in which tasks finished.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -22,12 +22,20 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from tamis.filters.dedup.components import Components
+from tamis.filters.dedup.summary_columns import (
+    TableSummaries,
+    count_rows,
+    take_column,
+    take_numbers,
+)
+from tamis.filters.dedup.summary_columns import read_column as read_column
 from tamis.filters.dedup.types import Int64, UInt32, UInt64
 from tamis.pipeline.documents import ID, ROW, TEXT, Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.stages import Filter, Fitted, Measures, Quantity, Rule, Summaries, count
 
 _ARTEFACT = "duplicates.arrow"
+_EVERYTHING = np.iinfo(np.int64).max
 _BATCH_ROWS = 4096
 
 
@@ -43,6 +51,43 @@ class Duplicates:
     cluster_size: UInt32
     keeper: pa.DictionaryArray
     """The id of the document that is kept; the dictionary index is the number of the cluster."""
+    similarity: NDArray[np.float64] | None
+    """Of the document and the one that is kept; NaN for the latter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Clusters of documents, one behind the other, each in the order of the keep rule."""
+
+    member: Int64
+    """The number of the document, or ``length`` + the number of an indexed one. Indexed documents
+    stand first in their cluster.
+    """
+    label: Int64
+    """Equal for the documents of a cluster, another for the next; not negative."""
+    similarity: NDArray[np.float64] | None = None
+    """Of each member and the first of its cluster."""
+    indexed: pa.Array | None = None
+    """The ids of documents of an index that have copies here."""
+    length: int = _EVERYTHING
+
+    def indexed_members(self) -> NDArray[np.bool_]:
+        """Which members are documents of an index."""
+        return self.member >= self.length
+
+    def bounds(self) -> Int64:
+        """Cluster c is ``bounds[c]:bounds[c + 1]``."""
+        first = np.flatnonzero(np.diff(self.label, prepend=-1))
+        return np.append(first, len(self.label))
+
+    def first_of_each(self) -> Int64:
+        """For each member the position of the first of its cluster."""
+        bounds = self.bounds()
+        return np.repeat(bounds[:-1], np.diff(bounds))
+
+    def of_duplicates(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """NaN for the first of each cluster."""
+        return np.where(self.first_of_each() == np.arange(len(values)), np.nan, values)
 
 
 class Deduplication(Fitted, Filter):
@@ -116,7 +161,7 @@ class Deduplication(Fitted, Filter):
         ``cluster_size`` as measured; ``duplicate_of``, the id of the keeper. Returns the numbers of
         documents, clusters and duplicates, and the size of the largest cluster.
         """
-        batch, facts = self._find_clusters(summaries if summaries.paths else _TableSummaries([]))
+        batch, facts = self._find_clusters(summaries)
         with (
             pa.OSFile(str(folder / _ARTEFACT), "wb") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,
@@ -148,7 +193,7 @@ class Deduplication(Fitted, Filter):
             TamisError: if there is no text column of strings.
         """
         summaries = [self.summarize(documents) for documents in documents_of(table)]
-        return self._with(self._find_clusters(_TableSummaries(summaries))[0])
+        return self._with(self._find_clusters(TableSummaries(summaries))[0])
 
     def measure(self, documents: Documents) -> Measures:
         """``duplicate``, ``cluster``, ``cluster_size`` and ``detail`` (id of the kept document,
@@ -166,6 +211,7 @@ class Deduplication(Fitted, Filter):
         duplicate = np.zeros(len(documents), np.int64)
         cluster = np.full(len(documents), np.nan)
         cluster_size = np.ones(len(documents), np.int64)
+        similarity = np.full(len(documents), np.nan)
         detail = np.full(len(documents), None, object)
         if len(found.row):
             place = np.minimum(np.searchsorted(found.row, rows), len(found.row) - 1)
@@ -174,39 +220,43 @@ class Deduplication(Fitted, Filter):
             duplicate[hit] = found.duplicate[place]
             cluster[hit] = found.keeper.indices.to_numpy()[place]
             cluster_size[hit] = found.cluster_size[place]
+            if found.similarity is not None:
+                similarity[hit] = found.similarity[place]
             copies = hit[duplicate[hit] > 0]
             detail[copies] = found.keeper.take(pa.array(place[duplicate[hit] > 0])).to_pylist()
-        return {
-            "duplicate": duplicate,
-            "cluster": cluster,
-            "cluster_size": cluster_size,
-            "detail": detail,
-        }
+        measures = {"duplicate": duplicate, "cluster": cluster, "cluster_size": cluster_size}
+        if found.similarity is not None:
+            measures["similarity"] = similarity
+        return {**measures, "detail": detail}
+
+    def clusters(self, summaries: Summaries, length: int) -> Clusters:
+        """The clusters of ``length`` documents, each in the order of the keep rule."""
+        components = Components(length)
+        self.join(summaries, components)
+        members = components.clustered()
+        order = self.keep_order(summaries, members)
+        return ordered_clusters(members, components.parent[members], order)
+
+    def keep_order(self, summaries: Summaries, members: Int64) -> list[Any]:
+        """What the keep rule sorts these documents by, the last key first."""
+        order: list[Any] = [take_numbers(summaries, ROW, members, np.uint64)]
+        if self.keep == "longest":
+            order.append(take_numbers(summaries, "content", members, np.uint64))
+            order.append(-take_numbers(summaries, "bytes", members, np.int64))
+        return order
 
     def _find_clusters(self, summaries: Summaries) -> tuple[pa.RecordBatch, dict[str, Any]]:
-        row = read_column(summaries, ROW, np.uint64)
-        components = Components(len(row))
-        self.join(summaries, components)
-        root = components.roots()
-        members = np.flatnonzero(np.bincount(root, minlength=len(row))[root] > 1)
-        order: list[Any] = [row[members]]
-        if self.keep == "longest":
-            order.append(read_column(summaries, "content", np.uint64)[members])
-            order.append(-read_column(summaries, "bytes", np.int64)[members])
-        members = members[np.lexsort((*order, root[members]))]
-        ids = (
-            summaries.read(columns=[ID]).column(ID)
-            if len(members)
-            else pa.chunked_array([], pa.string())
-        )
-        batch = _cluster_batch(row[members], root[members], members, ids)
+        length = count_rows(summaries, ROW)
+        found = self.clusters(summaries, length)
+        batch = _cluster_batch(summaries, found)
         clusters = len(batch.column("duplicate_of").dictionary)
         sizes = batch.column("cluster_size").to_numpy()
+        duplicates = int(np.count_nonzero(batch.column("duplicate").to_numpy()))
         return batch, {
-            "documents": len(row),
+            "documents": length,
             "clusters": clusters,
-            "duplicates": len(members) - clusters,
-            "largest_cluster": int(sizes.max(initial=1)) if len(row) else 0,
+            "duplicates": duplicates,
+            "largest_cluster": int(sizes.max(initial=1)) if length else 0,
         }
 
     def _with(self, batch: pa.RecordBatch) -> Self:
@@ -216,54 +266,60 @@ class Deduplication(Fitted, Filter):
             batch.column("duplicate").to_numpy(),
             batch.column("cluster_size").to_numpy(),
             batch.column("duplicate_of"),
+            batch.column("similarity").to_numpy() if "similarity" in batch.schema.names else None,
         )
         return fitted
 
 
-def _cluster_batch(
-    row: UInt64, root: Int64, members: Int64, ids: pa.ChunkedArray
-) -> pa.RecordBatch:
-    """The artefact, from members sorted by cluster and, within a cluster, by the keep rule."""
-    first = np.flatnonzero(np.diff(root, prepend=-1))
-    size = np.diff(first, append=len(row))
-    by_row = np.argsort(row[first])
+def ordered_clusters(members: Int64, root: NDArray[Any], order: list[Any]) -> Clusters:
+    """Clusters of the members with equal root, each sorted by ``order`` (last key first)."""
+    by = np.lexsort((*order, root))
+    return Clusters(members[by], root[by].astype(np.int64))
+
+
+def _cluster_batch(summaries: Summaries, found: Clusters) -> pa.RecordBatch:
+    """The artefact, sorted by row."""
+    first = np.flatnonzero(np.diff(found.label, prepend=-1))
+    size = np.diff(first, append=len(found.label))
+    indexed = found.indexed_members()
+    before = np.concatenate([[0], np.cumsum(indexed)])
+    # The first member that is a document of this run; those of an index stand before it.
+    head = first + before[first + size] - before[first]
+    row = np.zeros(len(found.member), np.uint64)
+    row[~indexed] = take_numbers(summaries, ROW, found.member[~indexed], np.uint64)
+    by_row = np.argsort(row[head])
     number = np.empty(len(first), np.int64)
     number[by_row] = np.arange(len(first))
-    cluster = np.repeat(number, size)
-    keeper_ids = take_strings(ids, members[first[by_row]])
-    columns: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Any] = {
         ROW: row,
         "keeper": np.repeat(row[first], size),
         "duplicate": (np.arange(len(row)) - np.repeat(first, size)).astype(np.uint32),
         "cluster_size": np.repeat(size, size).astype(np.uint32),
     }
-    order = np.argsort(row)
-    arrays: Mapping[str, pa.Array] = {
-        **{name: pa.array(values[order]) for name, values in columns.items()},
-        "duplicate_of": pa.DictionaryArray.from_arrays(pa.array(cluster[order]), keeper_ids),
+    if found.similarity is not None:
+        arrays["similarity"] = found.similarity
+    real = np.flatnonzero(~indexed)
+    order = real[np.argsort(row[real])]
+    no_keeper = np.repeat(indexed[first], size)[order]
+    columns = {
+        name: pa.array(values[order], mask=no_keeper if name == "keeper" else None)
+        for name, values in arrays.items()
     }
-    return pa.RecordBatch.from_pydict(dict(arrays))
+    cluster = pa.array(np.repeat(number, size)[order])
+    ids = _keeper_ids(summaries, found, found.member[first[by_row]])
+    columns["duplicate_of"] = pa.DictionaryArray.from_arrays(cluster, ids)
+    return pa.RecordBatch.from_pydict(columns)
 
 
-def read_column(summaries: Summaries, name: str, kind: type[Any]) -> Any:
-    """One column of all summaries as a numpy array of type ``kind``; empty if there are none."""
-    return summaries.read(columns=[name]).column(name).to_numpy().astype(kind, copy=False)
-
-
-def take_strings(column: pa.ChunkedArray, indices: Int64) -> pa.Array:
-    """The strings at ``indices``; chunks are taken from one by one, so no other is touched."""
-    order = np.argsort(indices, kind="stable")
-    ends = np.cumsum([len(chunk) for chunk in column.chunks], dtype=np.int64)
-    cuts = np.searchsorted(indices[order], ends)
-    pieces = [pa.array([], pa.large_string())]
-    low = begin = 0
-    for chunk, end, high in zip(column.chunks, ends.tolist(), cuts.tolist(), strict=True):
-        wanted = pa.array(indices[order[low:high]] - begin)
-        pieces.append(chunk.take(wanted).cast(pa.large_string()))
-        low, begin = high, end
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    return pa.concat_arrays(pieces).take(pa.array(back))
+def _keeper_ids(summaries: Summaries, found: Clusters, keepers: Int64) -> pa.Array:
+    """The ids of documents of this run and of an index."""
+    here = np.flatnonzero(keepers < found.length)
+    there = np.flatnonzero(keepers >= found.length)
+    ids = take_column(summaries, ID, keepers[here], pa.large_string())
+    if found.indexed is None:
+        return ids
+    ids = pa.concat_arrays([ids, found.indexed.take(pa.array(keepers[there] - found.length))])
+    return ids.take(pa.array(np.argsort(np.concatenate([here, there]))))
 
 
 def _input_rows(documents: Documents, stage: str) -> UInt64:
@@ -273,25 +329,6 @@ def _input_rows(documents: Documents, stage: str) -> UInt64:
         )
     rows: UInt64 = documents.batch.column(ROW).to_numpy(zero_copy_only=False)
     return rows
-
-
-class _TableSummaries(Summaries):
-    """Summaries that are in memory."""
-
-    def __init__(self, batches: list[pa.RecordBatch]) -> None:
-        super().__init__(())
-        self._batches = batches
-
-    def read(self, columns: list[str] | None = None) -> pa.Table:
-        if not self._batches:
-            return pa.table(
-                {
-                    name: pa.array([], pa.string() if name == ID else pa.uint64())
-                    for name in columns or ()
-                }
-            )
-        table = pa.Table.from_batches(self._batches)
-        return table if columns is None else table.select(columns)
 
 
 def documents_of(table: pa.Table) -> Iterator[Documents]:

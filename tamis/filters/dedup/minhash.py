@@ -1,12 +1,14 @@
 """Near-duplicates: MinHash signatures of word shingles, banded (LSH).
 
-The hashes are defined in ``shingles`` and ``signatures``. Pairs are not verified: of two documents
-that share a band, a few are less similar than the banding is made for (``candidate_probability``
-says how many).
+The hashes are defined in ``shingles`` and ``signatures``. Without ``verify``, documents that share
+a band are duplicates, and some of them are less similar than the banding is made for
+(``banding.candidate_probability`` says how many); with it, no duplicate is less similar to the
+document that is kept for it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,14 +17,21 @@ from pydantic import Field, model_validator
 
 from tamis.filters.dedup.banding import optimal_banding
 from tamis.filters.dedup.components import Components
-from tamis.filters.dedup.duplicates import Deduplication, read_column
-from tamis.filters.dedup.shingle_sets import signatures_of_units, units_of
-from tamis.filters.dedup.signatures import band_keys, permutations, signatures
+from tamis.filters.dedup.duplicates import Clusters, Deduplication
+from tamis.filters.dedup.shingle_sets import shingle_sets, signatures_of_units, units_of
+from tamis.filters.dedup.signatures import Permutations, band_keys, permutations, signatures
+from tamis.filters.dedup.summary_columns import (
+    read_column,
+    take_column,
+    take_list_lengths,
+    take_numbers,
+)
 from tamis.filters.dedup.types import Int64, UInt32
+from tamis.filters.dedup.verification import groups_of_clusters, split_clusters
 from tamis.filters.text.words import Profile, words
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError
-from tamis.pipeline.stages import Summaries
+from tamis.pipeline.stages import Quantity, Summaries, fraction
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fineweb": {"unit": "word", "ngram": 5, "bands": 14, "rows": 8},
@@ -39,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _BANDING = ("bands", "rows")
 _SOLVED = ("threshold", "permutations")
+_SHINGLES = "shingles"
 _THRESHOLD = 0.7
 _PERMUTATIONS = 128
 
@@ -77,6 +87,10 @@ class MinHash(Deduplication):
     """
     permutations: int | None = Field(default=None, ge=1, le=4096)
     """Positions that bands and rows may have together, for the ``threshold`` (0.7)."""
+    verify: float | None = Field(default=None, gt=0, le=1)
+    """A duplicate must have this exact Jaccard similarity to the document that is kept for it: see
+    ``verification``. The summaries then hold the shingles of every document, 4 bytes each.
+    """
     seed: int = Field(default=1, ge=0, lt=2**64)
     """Of the permutations. Signatures of different seeds cannot be compared."""
     words: Profile = "whitespace"
@@ -117,7 +131,7 @@ class MinHash(Deduplication):
         (rows, permutations), and how many words (or characters) they have.
         """
         rows = np.arange(len(documents)) if rows is None else rows
-        permuted = permutations(self.bands * self.rows, self.seed)
+        permuted = self._permutations()
         if self.unit == "character":
             units = units_of(documents, rows, self.unit, self.words)
             lengths = np.diff(units.first).astype(np.uint32)
@@ -126,18 +140,76 @@ class MinHash(Deduplication):
         data, _ = documents.utf8()
         return signatures(data, (spans.first, spans.start, spans.end), rows, self.ngram, permuted)
 
+    def _permutations(self) -> Permutations:
+        return permutations(self.bands * self.rows, self.seed)
+
+    def provides(self) -> tuple[Quantity, ...]:
+        known = "exact" if self.verify is not None else "estimated from equal bands"
+        similarity = fraction(
+            "similarity", f"Jaccard similarity to the document that is kept for it, {known}"
+        )
+        return (*super().provides(), similarity)
+
     def keys(self, documents: Documents, rows: Int64) -> dict[str, pa.Array]:
-        signature, counts = self.signatures(documents, rows)
-        columns = {"words": pa.array(counts)}
-        for band, keys in enumerate(band_keys(signature, self.bands)):
-            columns[_band_name(band)] = pa.array(keys)
-        return columns
+        columns = {}
+        if self.verify is None:
+            signature, lengths = self.signatures(documents, rows)
+        else:
+            units = units_of(documents, rows, self.unit, self.words)
+            lengths = np.diff(units.first).astype(np.uint32)
+            signature = signatures_of_units(units, self.ngram, self._permutations())
+            sets = shingle_sets(units, self.ngram)
+            columns[_SHINGLES] = pa.LargeListArray.from_arrays(sets.first, sets.value)
+        keys = band_keys(signature, self.bands)
+        bands = {_band_name(band): pa.array(key) for band, key in enumerate(keys)}
+        return {"words": pa.array(lengths), **bands, **columns}
 
     def join(self, summaries: Summaries, components: Components) -> None:
         present = read_column(summaries, "words", np.uint32) >= self.min_length
         for band in range(self.bands):
             key = read_column(summaries, _band_name(band), np.uint64)
             components.join(key, key, present)
+
+    def clusters(self, summaries: Summaries, length: int) -> Clusters:
+        found = super().clusters(summaries, length)
+        if self.verify is not None:
+            return verified(summaries, found, self.verify)
+        return self._with_estimates(summaries, found)
+
+    def _with_estimates(self, summaries: Summaries, found: Clusters) -> Clusters:
+        """Similarities from the share of bands that agree, which is J^rows on average; 0 if none
+        does, as may happen to documents that others connect.
+        """
+        equal = np.zeros(len(found.member), np.int64)
+        for band in range(self.bands):
+            key = take_numbers(summaries, _band_name(band), found.member, np.uint64)
+            equal += key == key[found.first_of_each()]
+        estimate = (equal / self.bands) ** (1 / self.rows)
+        return replace(found, similarity=found.of_duplicates(estimate))
+
+
+def verified(summaries: Summaries, found: Clusters, threshold: float) -> Clusters:
+    """The clusters of ``verification``, from those that banding gave, some of them at a time."""
+    bounds = found.bounds()
+    sizes = take_list_lengths(summaries, _SHINGLES, found.member)
+    keeper = np.arange(len(found.member))
+    similarity = np.full(len(found.member), np.nan)
+    for low, high in groups_of_clusters(bounds, sizes):
+        part = slice(bounds[low], bounds[high])
+        lists = take_column(summaries, _SHINGLES, found.member[part], pa.large_list(pa.uint32()))
+        sets = lists.offsets.to_numpy(), lists.values.to_numpy()
+        always = found.indexed_members()[part]
+        stars = split_clusters(bounds[low : high + 1] - part.start, sets, always, threshold)
+        keeper[part] = stars.keeper + part.start
+        similarity[part] = stars.similarity
+    order = np.argsort(keeper, kind="stable")
+    order = order[np.bincount(keeper, minlength=len(keeper))[keeper[order]] > 1]
+    return replace(
+        found,
+        member=found.member[order],
+        label=keeper[order],
+        similarity=similarity[order],
+    )
 
 
 def _band_name(band: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from tamis.filters.dedup import ExactDedup, MinHash, deduplicate
-from tamis.filters.dedup.duplicates import take_strings
+from tamis.filters.dedup.summary_columns import take
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.stages import Summaries
@@ -201,5 +201,7 @@ def test_a_fitted_stage_can_be_compared_and_sent_to_another_process():
 
 def test_strings_are_taken_across_chunks_in_the_order_asked():
     column = pa.chunked_array([["a", "b"], [], ["c"], ["d", "e"]], pa.string())
-    assert take_strings(column, np.array([4, 0, 2, 4, 1])).to_pylist() == ["e", "a", "c", "e", "b"]
-    assert take_strings(column, np.array([], np.int64)).to_pylist() == []
+    rows = np.array([4, 0, 2, 4, 1])
+    found = take(column.chunks, rows, pa.large_string()).to_pylist()
+    assert found == ["e", "a", "c", "e", "b"]
+    assert take(column.chunks, np.array([], np.int64), pa.large_string()).to_pylist() == []

@@ -1,0 +1,87 @@
+"""Columns of the summaries of all tasks, read without holding more than is asked for.
+
+The rows of all summaries, in task order, are numbered from 0: document i is row i. Files are mapped
+one at a time, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tamis.filters.dedup.types import Int64
+from tamis.pipeline.stages import Summaries
+
+
+class TableSummaries(Summaries):
+    """Summaries of a table in memory, held as batches."""
+
+    def __init__(self, batches: list[pa.RecordBatch]) -> None:
+        super().__init__([])
+        self.batches = batches
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        table = pa.Table.from_batches(self.batches)
+        return table if columns is None else table.select(columns)
+
+
+def column_chunks(summaries: Summaries, name: str) -> Iterator[pa.Array]:
+    """The column piece by piece, in task order."""
+    if isinstance(summaries, TableSummaries):
+        for batch in summaries.batches:
+            yield batch.column(name)
+    for path in summaries.paths:
+        yield from Summaries([path]).read([name]).column(name).chunks
+
+
+def count_rows(summaries: Summaries, name: str) -> int:
+    """The number of documents; ``name`` is any column."""
+    return sum(len(chunk) for chunk in column_chunks(summaries, name))
+
+
+def read_column(summaries: Summaries, name: str, kind: type[Any]) -> Any:
+    """The whole column as a numpy array of type ``kind``; empty if there are no summaries."""
+    chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column_chunks(summaries, name)]
+    if len(chunks) == 1:
+        return chunks[0].astype(kind, copy=False)
+    return np.concatenate([np.empty(0, kind), *chunks]).astype(kind, copy=False)
+
+
+def take_column(summaries: Summaries, name: str, rows: Int64, kind: pa.DataType) -> pa.Array:
+    """The values of the column at these rows, in the order of ``rows``."""
+    return take(column_chunks(summaries, name), rows, kind)
+
+
+def take_numbers(summaries: Summaries, name: str, rows: Int64, kind: type[Any]) -> Any:
+    """``take_column`` as a numpy array of type ``kind``."""
+    arrow = pa.from_numpy_dtype(np.dtype(kind))
+    return take_column(summaries, name, rows, arrow).to_numpy(zero_copy_only=False)
+
+
+def take_list_lengths(summaries: Summaries, name: str, rows: Int64) -> Int64:
+    """The lengths of the lists of a column at these rows; the lists are not read."""
+    lengths = (pc.list_value_length(chunk) for chunk in column_chunks(summaries, name))
+    found: Int64 = take(lengths, rows, pa.int64()).to_numpy()
+    return found
+
+
+def take(chunks: Iterable[pa.Array], rows: Int64, kind: pa.DataType) -> pa.Array:
+    """The values at ``rows`` of chunks that follow each other, cast to ``kind``; chunks of which
+    nothing is wanted are not touched.
+    """
+    order = np.argsort(rows, kind="stable")
+    wanted = rows[order]
+    pieces = [pa.array([], kind)]
+    low = begin = 0
+    for chunk in chunks:
+        high = int(np.searchsorted(wanted, begin + len(chunk)))
+        if high > low:
+            pieces.append(chunk.take(pa.array(wanted[low:high] - begin)).cast(kind))
+        low, begin = high, begin + len(chunk)
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_arrays(pieces).take(pa.array(back))
