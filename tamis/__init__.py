@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "C4Quality": "tamis.filters.c4_quality",
+    "Decontaminate": "tamis.filters.decontamination",
     "Documents": "tamis.pipeline.documents",
     "ExactDedup": "tamis.filters.dedup.exact",
     "Expand": "tamis.pipeline.stages",
@@ -25,6 +26,7 @@ _PUBLIC = {
     "GopherRepetition": "tamis.filters.gopher_repetition",
     "Measure": "tamis.pipeline.stages",
     "MinHash": "tamis.filters.dedup.minhash",
+    "ParagraphDedup": "tamis.filters.dedup.paragraphs",
     "Pipeline": "tamis.pipeline.pipeline",
     "Quantity": "tamis.pipeline.stages",
     "RecipeError": "tamis.pipeline.errors",
@@ -42,8 +44,10 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from tamis.filters.c4_quality import C4Quality as C4Quality
+    from tamis.filters.decontamination import Decontaminate as Decontaminate
     from tamis.filters.dedup.exact import ExactDedup as ExactDedup
     from tamis.filters.dedup.minhash import MinHash as MinHash
+    from tamis.filters.dedup.paragraphs import ParagraphDedup as ParagraphDedup
     from tamis.filters.dedup.url import UrlDedup as UrlDedup
     from tamis.filters.fineweb_quality import FineWebQuality as FineWebQuality
     from tamis.filters.gopher_quality import GopherQuality as GopherQuality

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 STAGES = {
     "c4_quality": "tamis.filters.c4_quality:C4Quality",
+    "decontaminate": "tamis.filters.decontamination:Decontaminate",
     "exact_dedup": "tamis.filters.dedup.exact:ExactDedup",
     "fineweb_quality": "tamis.filters.fineweb_quality:FineWebQuality",
     "gopher_quality": "tamis.filters.gopher_quality:GopherQuality",
     "gopher_repetition": "tamis.filters.gopher_repetition:GopherRepetition",
     "minhash": "tamis.filters.dedup.minhash:MinHash",
+    "paragraph_dedup": "tamis.filters.dedup.paragraphs:ParagraphDedup",
     "url_dedup": "tamis.filters.dedup.url:UrlDedup",
 }
 
