@@ -13,15 +13,15 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 from numpy.typing import NDArray
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from tamis.filters.dedup.components import Components
+from tamis.filters.dedup.keepers import DATE, Keep, keep_order, keeper_columns
 from tamis.filters.dedup.summary_columns import (
     TableSummaries,
     count_rows,
@@ -31,7 +31,7 @@ from tamis.filters.dedup.summary_columns import (
 from tamis.filters.dedup.summary_columns import read_column as read_column
 from tamis.filters.dedup.types import Int64, UInt32, UInt64
 from tamis.pipeline.documents import ID, ROW, TEXT, Documents
-from tamis.pipeline.errors import TamisError
+from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.stages import Filter, Fitted, Measures, Quantity, Rule, Summaries, count
 
 _ARTEFACT = "duplicates.arrow"
@@ -101,10 +101,14 @@ class Deduplication(Fitted, Filter):
 
     detail_means: ClassVar[str] = "copy of"
 
-    keep: Literal["first", "longest"] = "first"
-    """The document of a cluster to keep: ``first`` in input order, or the ``longest`` text in bytes
-    (of several longest ones that with the smallest content hash, then the first). The duplicates
-    follow in the same order.
+    keep: Keep = "first"
+    """The document of a cluster to keep (``keepers``): ``first`` in input order, the ``longest``
+    text, ``best`` or ``oldest`` by a column, ``hash`` for the smallest hash of the text. The
+    duplicates follow in the same order.
+    """
+    by: str | None = None
+    """The column that best (a score) or oldest (a date) goes by. ``keep: {best: COLUMN}`` is short
+    for ``keep: best`` with ``by: COLUMN``; oldest goes by ``date`` if nothing else is said.
     """
     max_duplicates: int | None = Field(default=0, ge=0)
     """Duplicates to keep beside the first document of a cluster; None drops nothing and only
@@ -120,6 +124,28 @@ class Deduplication(Fitted, Filter):
     @abstractmethod
     def join(self, summaries: Summaries, components: Components) -> None:
         """Put documents with equal keys into one cluster, reading few columns at a time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_keep(cls, settings: Any) -> Any:
+        """``keep: {best: COLUMN}`` as keep and by."""
+        keep = settings.get("keep") if isinstance(settings, dict) else None
+        if isinstance(keep, dict) and len(keep) == 1:
+            ((rule, column),) = keep.items()
+            return {**settings, "keep": rule, "by": column}
+        return settings
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if self.keep == "oldest" and self.by is None:
+            object.__setattr__(self, "by", DATE)
+        if self.keep == "best" and self.by is None:
+            raise RecipeError(f"{self.name}.keep = best needs a column: keep: {{best: COLUMN}}")
+        if self.by is not None and self.keep not in ("best", "oldest"):
+            raise RecipeError(f"{self.name}.by = {self.by} is for keep: best and keep: oldest")
+
+    def requires(self) -> tuple[str, ...]:
+        return (self.by,) if self.by is not None else ()
 
     def provides(self) -> tuple[Quantity, ...]:
         return (
@@ -145,13 +171,7 @@ class Deduplication(Fitted, Filter):
             ROW: pa.array(_input_rows(documents, self.name)[rows]),
             ID: documents.batch.column(ID).take(pa.array(rows)),
         }
-        if self.keep == "longest":
-            data, offsets = documents.utf8()
-            view = data.data
-            bounds = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
-            digests = [xxhash.xxh3_64_intdigest(view[start:end]) for start, end in bounds]
-            columns["bytes"] = pa.array(offsets[rows + 1] - offsets[rows])
-            columns["content"] = pa.array(digests, pa.uint64())
+        columns |= keeper_columns(self.keep, self.by, documents, rows)
         return pa.RecordBatch.from_pydict({**columns, **self.keys(documents, rows)})
 
     def fit(self, summaries: Summaries, folder: Path) -> dict[str, Any]:
@@ -192,7 +212,8 @@ class Deduplication(Fitted, Filter):
         Raises:
             TamisError: if there is no text column of strings.
         """
-        summaries = [self.summarize(documents) for documents in documents_of(table)]
+        batches = documents_of(table, self.requires())
+        summaries = [self.summarize(documents) for documents in batches]
         return self._with(self._find_clusters(TableSummaries(summaries))[0])
 
     def measure(self, documents: Documents) -> Measures:
@@ -234,16 +255,8 @@ class Deduplication(Fitted, Filter):
         components = Components(length)
         self.join(summaries, components)
         members = components.clustered()
-        order = self.keep_order(summaries, members)
+        order = keep_order(self.keep, summaries, members)
         return ordered_clusters(members, components.parent[members], order)
-
-    def keep_order(self, summaries: Summaries, members: Int64) -> list[Any]:
-        """What the keep rule sorts these documents by, the last key first."""
-        order: list[Any] = [take_numbers(summaries, ROW, members, np.uint64)]
-        if self.keep == "longest":
-            order.append(take_numbers(summaries, "content", members, np.uint64))
-            order.append(-take_numbers(summaries, "bytes", members, np.int64))
-        return order
 
     def _find_clusters(self, summaries: Summaries) -> tuple[pa.RecordBatch, dict[str, Any]]:
         length = count_rows(summaries, ROW)
@@ -331,8 +344,9 @@ def _input_rows(documents: Documents, stage: str) -> UInt64:
     return rows
 
 
-def documents_of(table: pa.Table) -> Iterator[Documents]:
-    """The table in batches of documents, numbered; without an id the number is the id.
+def documents_of(table: pa.Table, columns: tuple[str, ...] = ()) -> Iterator[Documents]:
+    """The table in batches of documents, numbered; without an id the number is the id. They have
+    those of the further ``columns`` that the table has.
 
     Raises:
         TamisError: if there is no text column of strings.
@@ -345,12 +359,14 @@ def documents_of(table: pa.Table) -> Iterator[Documents]:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise TamisError(f"The column {TEXT!r} holds {kind}, not strings.")
     rows = pa.array(np.arange(table.num_rows, dtype=np.uint64))
-    columns = {
+    known = {
         ID: (table.column(ID) if ID in table.column_names else rows).cast(pa.string()),
         TEXT: table.column(TEXT).cast(pa.large_string()),
         ROW: rows,
     }
-    for batch in pa.table(columns).to_batches(max_chunksize=_BATCH_ROWS):
+    more = [name for name in columns if name in table.column_names and name not in known]
+    known |= {name: table.column(name) for name in more}
+    for batch in pa.table(known).to_batches(max_chunksize=_BATCH_ROWS):
         yield Documents(batch)
 
 
