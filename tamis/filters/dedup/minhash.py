@@ -17,8 +17,15 @@ from pydantic import Field, model_validator
 
 from tamis.filters.dedup.banding import optimal_banding
 from tamis.filters.dedup.components import Components
+from tamis.filters.dedup.datatrove import permutations61, signatures61, word_shingles
 from tamis.filters.dedup.duplicates import Clusters, Deduplication
-from tamis.filters.dedup.shingle_sets import shingle_sets, signatures_of_units, units_of
+from tamis.filters.dedup.shingle_sets import (
+    ShingleSets,
+    distinct_of_each,
+    shingle_sets,
+    signatures_of_units,
+    units_of,
+)
 from tamis.filters.dedup.signatures import Permutations, band_keys, permutations, signatures
 from tamis.filters.dedup.summary_columns import (
     read_column,
@@ -26,7 +33,7 @@ from tamis.filters.dedup.summary_columns import (
     take_list_lengths,
     take_numbers,
 )
-from tamis.filters.dedup.types import Int64, UInt32
+from tamis.filters.dedup.types import Int64, UInt32, UInt64
 from tamis.filters.dedup.verification import groups_of_clusters, split_clusters
 from tamis.filters.text.words import Profile, words
 from tamis.pipeline.documents import Documents
@@ -93,6 +100,10 @@ class MinHash(Deduplication):
     """
     seed: int = Field(default=1, ge=0, lt=2**64)
     """Of the permutations. Signatures of different seeds cannot be compared."""
+    compat: Literal["datatrove"] | None = None
+    """Signatures equal to datatrove's (module ``datatrove``): spaCy's English words of simplified
+    text, whatever ``words`` says. Needs the extra ``spacy``.
+    """
     words: Profile = "whitespace"
     """How text is cut into words. Choose ``unicode`` for text without spaces between words (zh, ja,
     th).
@@ -116,6 +127,15 @@ class MinHash(Deduplication):
         if len(given) < 2 and (self.threshold is not None or self.permutations is not None):
             self._solve(given)
 
+        if self.compat is not None:
+            if self.unit != "word":
+                raise RecipeError(f"{self.name}: compat: {self.compat} has shingles of words")
+            if self.seed >= 2**32:
+                raise RecipeError(f"{self.name}: compat: {self.compat} needs a seed below 2^32")
+
+    def needs_processes(self) -> bool:
+        return self.compat is not None
+
     def _solve(self, given: dict[str, int]) -> None:
         threshold = _THRESHOLD if self.threshold is None else self.threshold
         count = _PERMUTATIONS if self.permutations is None else self.permutations
@@ -126,22 +146,39 @@ class MinHash(Deduplication):
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "rows", rows)
 
-    def signatures(self, documents: Documents, rows: Int64 | None = None) -> tuple[UInt32, UInt32]:
+    def signatures(
+        self, documents: Documents, rows: Int64 | None = None
+    ) -> tuple[UInt32 | UInt64, UInt32]:
         """(signature, length) of the documents in ``rows`` (default: all): their MinHash, shape
-        (rows, permutations), and how many words (or characters) they have.
+        (rows, permutations), uint32 (uint64 with ``compat``), and how many words (or characters)
+        they have.
         """
         rows = np.arange(len(documents)) if rows is None else rows
-        permuted = self._permutations()
-        if self.unit == "character":
-            units = units_of(documents, rows, self.unit, self.words)
-            lengths = np.diff(units.first).astype(np.uint32)
-            return signatures_of_units(units, self.ngram, permuted), lengths
+        if self.compat is not None or self.unit == "character":
+            return self._sketch(documents, rows, with_sets=False)[:2]
         spans = words(documents, self.words)
         data, _ = documents.utf8()
-        return signatures(data, (spans.first, spans.start, spans.end), rows, self.ngram, permuted)
+        found = spans.first, spans.start, spans.end
+        return signatures(data, found, rows, self.ngram, self._permutations())
 
     def _permutations(self) -> Permutations:
         return permutations(self.bands * self.rows, self.seed)
+
+    def _sketch(
+        self, documents: Documents, rows: Int64, with_sets: bool
+    ) -> tuple[UInt32 | UInt64, UInt32, ShingleSets | None]:
+        """(signature, length, sets of shingles) by way of the shingles."""
+        if self.compat is not None:
+            shingles = word_shingles(documents, rows, self.ngram)
+            permuted = permutations61(self.bands * self.rows, self.seed)
+            # Sets are of 32-bit hashes, as without compat: half of the memory.
+            low = shingles.value.astype(np.uint32) if with_sets else None
+            sets = None if low is None else distinct_of_each(shingles.first, low)
+            return signatures61(shingles, permuted), shingles.words.astype(np.uint32), sets
+        units = units_of(documents, rows, self.unit, self.words)
+        signature = signatures_of_units(units, self.ngram, self._permutations())
+        sets = shingle_sets(units, self.ngram) if with_sets else None
+        return signature, np.diff(units.first).astype(np.uint32), sets
 
     def provides(self) -> tuple[Quantity, ...]:
         known = "exact" if self.verify is not None else "estimated from equal bands"
@@ -151,21 +188,24 @@ class MinHash(Deduplication):
         return (*super().provides(), similarity)
 
     def keys(self, documents: Documents, rows: Int64) -> dict[str, pa.Array]:
-        columns = {}
+        sets = None
         if self.verify is None:
             signature, lengths = self.signatures(documents, rows)
         else:
-            units = units_of(documents, rows, self.unit, self.words)
-            lengths = np.diff(units.first).astype(np.uint32)
-            signature = signatures_of_units(units, self.ngram, self._permutations())
-            sets = shingle_sets(units, self.ngram)
+            signature, lengths, sets = self._sketch(documents, rows, with_sets=True)
+        columns = {"words": pa.array(lengths)}
+        for band, key in enumerate(band_keys(signature, self.bands)):
+            columns[_band_name(band)] = pa.array(key)
+        if sets is not None:
             columns[_SHINGLES] = pa.LargeListArray.from_arrays(sets.first, sets.value)
-        keys = band_keys(signature, self.bands)
-        bands = {_band_name(band): pa.array(key) for band, key in enumerate(keys)}
-        return {"words": pa.array(lengths), **bands, **columns}
+        return columns
+
+    def _shortest(self) -> int:
+        """Words (or characters) that a document needs to have a signature that counts."""
+        return self.min_length if self.compat is None else max(self.min_length, self.ngram)
 
     def join(self, summaries: Summaries, components: Components) -> None:
-        present = read_column(summaries, "words", np.uint32) >= self.min_length
+        present = read_column(summaries, "words", np.uint32) >= self._shortest()
         for band in range(self.bands):
             key = read_column(summaries, _band_name(band), np.uint64)
             components.join(key, key, present)

@@ -146,7 +146,7 @@ def _signatures(
             lower_to_minimum(shingles[:filled], multiplier, addend, signature[i])
 
 
-def band_keys(signature: UInt32, bands: int) -> UInt64:
+def band_keys(signature: UInt32 | UInt64, bands: int) -> UInt64:
     """One 64-bit key per band and document: equal where the rows of the band are equal. Shape
     (bands, documents).
 
@@ -159,7 +159,7 @@ def band_keys(signature: UInt32, bands: int) -> UInt64:
 
 
 @kernel
-def _band_keys(signature: UInt32, seeds: UInt64, keys: UInt64) -> None:
+def _band_keys(signature: UInt32 | UInt64, seeds: UInt64, keys: UInt64) -> None:
     rows = signature.shape[1] // seeds.size
     for document in range(signature.shape[0]):
         for band in range(seeds.size):
