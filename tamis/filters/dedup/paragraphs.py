@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
+from tamis.filters.dedup.bloom import BloomFilter, BloomSettings
 from tamis.filters.dedup.hash_set import HashSet
 from tamis.filters.dedup.types import Int64, UInt8, UInt64
 from tamis.filters.dedup.units import Bools, Unit, unit_hashes, units
@@ -44,7 +45,7 @@ _ARTEFACT = "repeats.arrow"
 _UNITS = "units"
 _HASHES = pa.large_list(pa.binary(16))
 UNITS_PER_PASS = 1 << 26
-"""The most units of which ``fit`` holds the hashes at a time: 2 GB."""
+"""The most units of which ``fit`` holds the hashes at a time: 2 GB, 3 GB while the set grows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +69,10 @@ class ParagraphDedup(Fitted, Filter, Refine):
     the white space behind it (in front of it, if nothing that stays follows); all other text stays
     as it was. A document is dropped for what remains of it, and only if it lost something.
 
-    At the default of ``min_words_left`` no unit is lost to the corpus: a document that holds the
-    first occurrence of one keeps it and has words left. A higher threshold, and
-    ``max_removed_fraction``, also drop documents whose own paragraphs stand for copies elsewhere.
+    At the default of ``min_words_left`` no unit is lost to the corpus (unless a Bloom filter errs):
+    a document that holds the first occurrence of one keeps it and has words left. A higher
+    threshold, and ``max_removed_fraction``, also drop documents whose own units stand for copies
+    elsewhere.
     """
 
     kind: ClassVar[str] = "paragraph_dedup"
@@ -83,6 +85,13 @@ class ParagraphDedup(Fitted, Filter, Refine):
     """Drop a document that lost units if it has fewer words then."""
     max_removed_fraction: float | None = Field(default=None, ge=0, le=1)
     """Drop a document if more than this part of its characters was removed."""
+    bloom: BloomSettings | None = None
+    """Remember the units in a Bloom filter (``{expected: 1e9, false_positive_rate: 1e-3}``, 1.8 GB)
+    instead of exactly (16 to 43 bytes a unit): a unit that occurs for the first time may then be
+    taken for a repeat, and be lost, with the stated chance at most. The filter sees the units one
+    after the other in the order of the input, once all are hashed, so that which occurrence is the
+    first, and which units are lost, does not depend on the order of tasks either.
+    """
     words: Profile = "whitespace"
     """How the words that are left are counted."""
 
@@ -118,18 +127,41 @@ class ParagraphDedup(Fitted, Filter, Refine):
         row, one bit a unit to ``repeats.arrow``.
 
         With more than ``UNITS_PER_PASS`` units the hashes are read several times, a part of them at
-        a time. Returns the numbers of documents and units, of units removed and documents changed.
+        a time; with a Bloom filter once. Returns the numbers of documents and units, of units
+        removed and documents changed, and of a Bloom filter its size and the error rate that it
+        has come to.
+
+        Raises:
+            TamisError: if there are more different units than a Bloom filter was made for, or two
+                summaries of one document.
         """
         corpus = _Corpus(summaries)
-        for part in corpus.parts():
-            corpus.mark(HashSet(), part)
+        facts: dict[str, Any] = corpus.facts
+        if self.bloom is None:
+            for part in corpus.parts():
+                corpus.mark(HashSet(), part)
+        else:
+            facts |= self._mark_approximately(corpus, self.bloom)
         batch = corpus.repeats()
         with (
             pa.OSFile(str(folder / _ARTEFACT), "wb") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,
         ):
             writer.write_batch(batch)
-        return corpus.facts | {"documents_changed": batch.num_rows}
+        return facts | {"documents_changed": batch.num_rows}
+
+    def _mark_approximately(self, corpus: _Corpus, settings: BloomSettings) -> dict[str, Any]:
+        seen = BloomFilter(settings)
+        corpus.mark(seen)
+        if len(seen) > settings.expected:
+            units = corpus.facts["units"]
+            raise TamisError(
+                f"{self.name}.bloom.expected is {settings.expected:,}, but there are {len(seen):,} "
+                f"different {self.unit}s, so more of them would be removed by mistake than "
+                f"{settings.false_positive_rate:g}; set it to {len(seen):,} or more "
+                f"(there are {units:,} in all)."
+            )
+        return {"bloom_bits": settings.bits(), "false_positive_rate": seen.false_positive_rate()}
 
     def load(self, folder: Path) -> Self:
         """This stage with what ``fit`` wrote, memory-mapped.
