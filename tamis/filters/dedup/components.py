@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.filters.dedup.types import Index, Int64, UInt64
+from tamis.filters.dedup.types import Index, Int64, UInt32, UInt64
 from tamis.kernel import kernel
 
 _EMPTY = -1
@@ -30,6 +30,11 @@ class Components:
         """Put documents of equal key (high, low) into one cluster; ``present``: it has a key."""
         self._table.fill(_EMPTY)
         _join_equal_keys(self.parent, self._table, high, low, present)
+
+    def join_keys(self, key: UInt64, document: UInt32 | UInt64) -> None:
+        """Put documents of equal key into one cluster; only these are looked at."""
+        capacity = 1 << max(4, int(2 * len(key)).bit_length())
+        _join_documents(self.parent, np.full(capacity, _EMPTY, np.int64), key, document)
 
     def connect(self, one: Int64, other: Int64) -> None:
         """Put ``one[i]`` and ``other[i]`` into one cluster."""
@@ -85,6 +90,24 @@ def _join_equal_keys(
             continue
         one = _find(parent, table[slot])
         other = _find(parent, document)
+        parent[max(one, other)] = min(one, other)
+
+
+@kernel
+def _join_documents(
+    parent: NDArray[Index], table: NDArray[Index], key: UInt64, document: UInt32 | UInt64
+) -> None:
+    """As ``_join_equal_keys``, for some of the documents."""
+    mask = np.uint64(table.size - 1)
+    for entry in range(key.size):
+        slot = key[entry] & mask
+        while table[slot] >= 0 and key[table[slot]] != key[entry]:
+            slot = (slot + np.uint64(1)) & mask
+        if table[slot] < 0:
+            table[slot] = entry
+            continue
+        one = _find(parent, np.int64(document[table[slot]]))
+        other = _find(parent, np.int64(document[entry]))
         parent[max(one, other)] = min(one, other)
 
 

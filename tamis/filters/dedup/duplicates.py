@@ -70,6 +70,7 @@ class Clusters:
     indexed: pa.Array | None = None
     """The ids of documents of an index that have copies here."""
     length: int = _EVERYTHING
+    """The number of documents of this run."""
 
     def indexed_members(self) -> NDArray[np.bool_]:
         """Which members are documents of an index."""
@@ -181,13 +182,22 @@ class Deduplication(Fitted, Filter):
         ``cluster_size`` as measured; ``duplicate_of``, the id of the keeper. Returns the numbers of
         documents, clusters and duplicates, and the size of the largest cluster.
         """
-        batch, facts = self._find_clusters(summaries)
+        length = count_rows(summaries, ROW)
+        found = self.clusters(summaries, length, folder)
+        batch = _cluster_batch(summaries, found)
         with (
             pa.OSFile(str(folder / _ARTEFACT), "wb") as sink,
             pa.ipc.new_file(sink, batch.schema) as writer,
         ):
             writer.write_batch(batch)
-        return facts
+        self.finish(summaries, found, length, folder)
+        sizes = batch.column("cluster_size").to_numpy()
+        return {
+            "documents": length,
+            "clusters": len(batch.column("duplicate_of").dictionary),
+            "duplicates": int(np.count_nonzero(batch.column("duplicate").to_numpy())),
+            "largest_cluster": int(sizes.max(initial=1)) if length else 0,
+        }
 
     def load(self, folder: Path) -> Self:
         """This stage with the clusters that ``fit`` wrote, memory-mapped.
@@ -214,7 +224,9 @@ class Deduplication(Fitted, Filter):
         """
         batches = documents_of(table, self.requires())
         summaries = [self.summarize(documents) for documents in batches]
-        return self._with(self._find_clusters(TableSummaries(summaries))[0])
+        table_summaries = TableSummaries(summaries)
+        found = self.clusters(table_summaries, table.num_rows, None)
+        return self._with(_cluster_batch(table_summaries, found))
 
     def measure(self, documents: Documents) -> Measures:
         """``duplicate``, ``cluster``, ``cluster_size`` and ``detail`` (id of the kept document,
@@ -250,27 +262,37 @@ class Deduplication(Fitted, Filter):
             measures["similarity"] = similarity
         return {**measures, "detail": detail}
 
-    def clusters(self, summaries: Summaries, length: int) -> Clusters:
-        """The clusters of ``length`` documents, each in the order of the keep rule."""
+    def clusters(self, summaries: Summaries, length: int, folder: Path | None) -> Clusters:
+        """The clusters of ``length`` documents, each in the order of the keep rule. Files that are
+        needed for a time may lie in ``folder``.
+        """
         components = Components(length)
         self.join(summaries, components)
-        members = components.clustered()
-        order = keep_order(self.keep, summaries, members)
-        return ordered_clusters(members, components.parent[members], order)
+        return self.in_keep_order(summaries, components, length)
 
-    def _find_clusters(self, summaries: Summaries) -> tuple[pa.RecordBatch, dict[str, Any]]:
-        length = count_rows(summaries, ROW)
-        found = self.clusters(summaries, length)
-        batch = _cluster_batch(summaries, found)
-        clusters = len(batch.column("duplicate_of").dictionary)
-        sizes = batch.column("cluster_size").to_numpy()
-        duplicates = int(np.count_nonzero(batch.column("duplicate").to_numpy()))
-        return batch, {
-            "documents": length,
-            "clusters": clusters,
-            "duplicates": duplicates,
-            "largest_cluster": int(sizes.max(initial=1)) if length else 0,
-        }
+    def in_keep_order(
+        self,
+        summaries: Summaries,
+        components: Components,
+        length: int,
+        indexed: pa.Array | None = None,
+    ) -> Clusters:
+        """The clusters among ``length`` documents and, behind them, those of an index with these
+        ids.
+        """
+        members = components.clustered()
+        root = components.parent[members].astype(np.int64)
+        here = members < length
+        order: list[NDArray[Any]] = []
+        for values in keep_order(self.keep, summaries, members[here]):
+            key = np.zeros(len(members), values.dtype)
+            key[here] = values
+            order.append(key)
+        by = np.lexsort((*order, here, root))
+        return Clusters(members[by], root[by], None, indexed, length)
+
+    def finish(self, summaries: Summaries, found: Clusters, length: int, folder: Path) -> None:
+        """Write what else belongs to the artefact."""
 
     def _with(self, batch: pa.RecordBatch) -> Self:
         fitted = self.model_copy()
@@ -282,12 +304,6 @@ class Deduplication(Fitted, Filter):
             batch.column("similarity").to_numpy() if "similarity" in batch.schema.names else None,
         )
         return fitted
-
-
-def ordered_clusters(members: Int64, root: NDArray[Any], order: list[Any]) -> Clusters:
-    """Clusters of the members with equal root, each sorted by ``order`` (last key first)."""
-    by = np.lexsort((*order, root))
-    return Clusters(members[by], root[by].astype(np.int64))
 
 
 def _cluster_batch(summaries: Summaries, found: Clusters) -> pa.RecordBatch:

@@ -9,12 +9,14 @@ document that is kept for it.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from tamis.filters.dedup.band_table import key_ranges
 from tamis.filters.dedup.banding import optimal_banding
 from tamis.filters.dedup.components import Components
 from tamis.filters.dedup.datatrove import permutations61, signatures61, word_shingles
@@ -28,7 +30,6 @@ from tamis.filters.dedup.shingle_sets import (
 )
 from tamis.filters.dedup.signatures import Permutations, band_keys, permutations, signatures
 from tamis.filters.dedup.summary_columns import (
-    read_column,
     take_column,
     take_list_lengths,
     take_numbers,
@@ -205,13 +206,18 @@ class MinHash(Deduplication):
         return self.min_length if self.compat is None else max(self.min_length, self.ngram)
 
     def join(self, summaries: Summaries, components: Components) -> None:
-        present = read_column(summaries, "words", np.uint32) >= self._shortest()
-        for band in range(self.bands):
-            key = read_column(summaries, _band_name(band), np.uint64)
-            components.join(key, key, present)
+        self._join(summaries, components, None)
 
-    def clusters(self, summaries: Summaries, length: int) -> Clusters:
-        found = super().clusters(summaries, length)
+    def _join(self, summaries: Summaries, components: Components, folder: Path | None) -> None:
+        length = len(components.parent)
+        for band in range(self.bands):
+            for part in key_ranges(summaries, _band_name(band), self._shortest(), length, folder):
+                components.join_keys(part.key, part.document)
+
+    def clusters(self, summaries: Summaries, length: int, folder: Path | None) -> Clusters:
+        components = Components(length)
+        self._join(summaries, components, folder)
+        found = self.in_keep_order(summaries, components, length)
         if self.verify is not None:
             return verified(summaries, found, self.verify)
         return self._with_estimates(summaries, found)
