@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import pickle
@@ -370,6 +371,33 @@ def test_a_changed_evaluation_set_is_read_again(tmp_path):
     after = Decontaminate(against=path)
     assert after.content != before.content
     assert measured(after, [ITEM])[0]["ngrams"][0] == 0
+
+
+def test_equal_keys_are_not_trusted(tmp_path):
+    """With other words behind every key nothing is found: the words are compared."""
+    stage = Decontaminate(against=write_items(tmp_path / "bench.jsonl", [f"{ITEM} {ITEM[::-1]}"]))
+    index = stage.index()
+    documents = make_documents([ITEM])
+    assert len(index.find(documents).hits) == len(ITEM.split()) - 12
+    colliding = dataclasses.replace(index, position=(index.position + 1).astype(np.int32))
+    assert len(colliding.find(documents).hits) == 0
+
+
+def test_dead_rows_and_nulls_are_let_alone(tmp_path):
+    stage = Decontaminate(against=write_items(tmp_path / "bench.jsonl", [ITEM]))
+    documents = make_documents([ITEM, None, ITEM], alive=np.array([False, True, True]))
+    measures = stage.measure(documents)
+    assert (measures["ngrams"] > 0).tolist() == [False, False, True]
+    assert stage.refine(documents).to_pylist() == [ITEM, None, ""]
+
+
+def test_hits_beyond_the_first_buffer(tmp_path):
+    stage = Decontaminate(against=write_items(tmp_path / "bench.jsonl", [ITEM]))
+    measures, _, _ = measured(stage, [f"{ITEM} " * 400, "clean", f"{ITEM} " * 3])
+    words = len(ITEM.split())
+    # Where copies meet, no n-gram is one of the item's: the runs are as long as the item.
+    assert measures["longest_match"].tolist() == [words, 0, words]
+    assert measures["ngrams"].tolist() == [words - 12, 0, words - 12]
 
 
 def test_common_ngrams_are_ignored(tmp_path):

@@ -102,7 +102,7 @@ def power(ngram: Any) -> Any:
 
 @kernel
 def window_keys(
-    word_hash: UInt64s, item_first: Int64s, ngram: Any, keys: UInt64s, positions: Int64s
+    word_hash: UInt64s, item_first: Int64s, ngram: Any, keys: UInt64s, positions: Int32s
 ) -> Any:
     """The key and first word of every n-gram of every item; returns how many there are."""
     count = 0
