@@ -17,12 +17,13 @@ _FULL = 0.75
 
 class HashSet:
     """A set of 128-bit hashes, 16 bytes an entry; at most three quarters of the entries are in
-    use.
+    use. It has room for ``expected`` hashes, and grows when there are more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int = 0) -> None:
         self._table = np.zeros((_SMALLEST, 2), np.uint64)
         self._filled = 0
+        self._reserve(expected)
 
     def __len__(self) -> int:
         return self._filled

@@ -23,7 +23,7 @@ from tamis.filters.dedup.bloom import BloomFilter, BloomSettings
 from tamis.filters.dedup.hash_set import HashSet
 from tamis.filters.dedup.types import Int64, UInt8, UInt64
 from tamis.filters.dedup.units import Bools, Unit, unit_hashes, units
-from tamis.filters.text.bitmap import readonly, text_arrays
+from tamis.filters.text.bitmap import empty, readonly, text_arrays
 from tamis.filters.text.scan import scan
 from tamis.filters.text.words import Profile, words
 from tamis.kernel import kernel
@@ -45,7 +45,7 @@ _ARTEFACT = "repeats.arrow"
 _UNITS = "units"
 _HASHES = pa.large_list(pa.binary(16))
 UNITS_PER_PASS = 1 << 26
-"""The most units of which ``fit`` holds the hashes at a time: 2 GB, 3 GB while the set grows."""
+"""The most units of which ``fit`` holds the hashes at a time: 2 GB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ class ParagraphDedup(Fitted, Filter, Refine):
         facts: dict[str, Any] = corpus.facts
         if self.bloom is None:
             for part in corpus.parts():
-                corpus.mark(HashSet(), part)
+                corpus.mark(HashSet(corpus.facts["units"] >> part[1]), part)
         else:
             facts |= self._mark_approximately(corpus, self.bloom)
         batch = corpus.repeats()
@@ -231,7 +231,7 @@ class ParagraphDedup(Fitted, Filter, Refine):
         if (found.counts()[changed] != known.counted[place[changed]]).any():
             raise TamisError(f"Stage {self.name} was fitted on other text: fit it again.")
         data, offsets, _ = text_arrays(part)
-        out = np.empty(offsets[-1] - offsets[0], np.uint8)
+        out = empty(int(offsets[-1] - offsets[0]), np.uint8)
         ends = np.zeros(len(rows) + 1, np.int64)
         first = np.where(changed, known.first[place], -1)
         spans = (found.first, found.start, found.end, found.counted)
@@ -348,8 +348,9 @@ def _set_bits(repeated: Bools, offsets: Int64, first: Int64, bits: UInt8) -> Non
 
 @kernel
 def _copy(data: UInt8, start: Any, end: Any, out: UInt8, position: Any) -> Any:
-    for k in range(end - start):
-        out[position + k] = data[start + k]
+    source, target = data[start:end], out[position : position + (end - start)]
+    for k in range(source.size):
+        target[k] = source[k]
     return position + (end - start)
 
 

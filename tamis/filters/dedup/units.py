@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.filters.dedup.types import Int64, UInt8, UInt64
-from tamis.filters.text.bitmap import last_bit, load8, low_bytes, next_bit, text_arrays
+from tamis.filters.text.bitmap import empty, last_bit, load8, low_bytes, next_bit, text_arrays
 from tamis.filters.text.lines import lines, span_characters
 from tamis.filters.text.scan import scan
 from tamis.kernel import kernel
@@ -45,9 +45,9 @@ class Units(NamedTuple):
 
     def counts(self) -> Int64:
         """The units of each document that are long enough."""
-        before = np.zeros(len(self.counted) + 1, np.int64)
-        np.cumsum(self.counted, out=before[1:])
-        return np.diff(before[self.first])
+        counts = np.zeros(len(self.first) - 1, np.int64)
+        _count_units(self.first, self.counted, counts)
+        return counts
 
 
 def units(documents: Documents, unit: Unit, min_characters: int) -> Units:
@@ -60,12 +60,12 @@ def units(documents: Documents, unit: Unit, min_characters: int) -> Units:
     data, offsets, _ = text_arrays(documents)
     seen, split = scan(documents), lines(documents)
     first = np.zeros(len(documents) + 1, np.int64)
-    start, solid, end = (np.empty(len(split.start), np.int64) for _ in range(3))
+    start, solid, end = (empty(len(split.start), np.int64) for _ in range(3))
     _find_units(
         offsets, seen.block, seen.solid, *split, unit == "paragraph", first, start, solid, end
     )
     start, solid, end = (array[: first[-1]] for array in (start, solid, end))
-    counted = np.empty(first[-1], np.bool_)
+    counted = empty(int(first[-1]), np.bool_)
     _count_long(data, solid, end, min_characters, counted)
     return Units(first, start, solid, end, counted)
 
@@ -75,7 +75,7 @@ def unit_hashes(documents: Documents, found: Units) -> UInt64:
     (n, 2).
     """
     data, _, _ = text_arrays(documents)
-    hashes = np.empty((int(found.counted.sum()), 2), np.uint64)
+    hashes = empty(2 * int(np.count_nonzero(found.counted)), np.uint64).reshape(-1, 2)
     _hash_units(data, found.solid, found.end, found.counted, hashes)
     return hashes
 
@@ -121,6 +121,13 @@ def _count_long(data: UInt8, solid: Int64, end: Int64, least: int, counted: Bool
         counted[unit] = length >= 4 * least or (
             length >= least and span_characters(data, solid[unit], end[unit]) >= least
         )
+
+
+@kernel
+def _count_units(first: Int64, counted: Bools, counts: Int64) -> None:
+    for doc in range(counts.size):
+        for unit in range(first[doc], first[doc + 1]):
+            counts[doc] += counted[unit]
 
 
 @kernel
