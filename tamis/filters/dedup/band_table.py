@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,18 +52,18 @@ def key_ranges(
             yield KeyRange(*(np.concatenate(column) for column in zip(*ranges, strict=True)))
         return
     bits = (count - 1).bit_length()
-    record = np.dtype([("key", np.uint64), ("document", _document_type(length))])
+    kind = _document_type(length)
+    record = np.dtype([("key", np.uint64), ("document", kind)])
     with tempfile.TemporaryDirectory(prefix="bands-", dir=folder) as scratch:
         paths = [Path(scratch, f"{number:03d}") for number in range(1 << bits)]
         _cut(parts, bits, record, paths)
         for path in paths:
             records = np.fromfile(path, record)
             path.unlink()
-            document: UInt32 | UInt64 = records["document"].copy()
-            yield KeyRange(records["key"].copy(), document)
+            yield KeyRange(records["key"].copy(), records["document"].astype(kind))
 
 
-def _document_type(length: int) -> type[np.uint32] | type[np.uint64]:
+def _document_type(length: int) -> type[Any]:
     return np.uint32 if length < 2**32 else np.uint64
 
 

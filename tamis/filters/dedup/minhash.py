@@ -8,19 +8,29 @@ document that is kept for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
 
-from tamis.filters.dedup.band_table import key_ranges
+from tamis.filters.dedup.band_table import KeyRange, key_ranges
 from tamis.filters.dedup.banding import optimal_banding
 from tamis.filters.dedup.components import Components
 from tamis.filters.dedup.datatrove import permutations61, signatures61, word_shingles
 from tamis.filters.dedup.duplicates import Clusters, Deduplication
+from tamis.filters.dedup.index import (
+    SHINGLES,
+    Matches,
+    Matching,
+    open_indexes,
+    write_band,
+    write_documents,
+)
 from tamis.filters.dedup.shingle_sets import (
     ShingleSets,
     distinct_of_each,
@@ -30,6 +40,8 @@ from tamis.filters.dedup.shingle_sets import (
 )
 from tamis.filters.dedup.signatures import Permutations, band_keys, permutations, signatures
 from tamis.filters.dedup.summary_columns import (
+    column_chunks,
+    read_column,
     take_column,
     take_list_lengths,
     take_numbers,
@@ -37,7 +49,7 @@ from tamis.filters.dedup.summary_columns import (
 from tamis.filters.dedup.types import Int64, UInt32, UInt64
 from tamis.filters.dedup.verification import groups_of_clusters, split_clusters
 from tamis.filters.text.words import Profile, words
-from tamis.pipeline.documents import Documents
+from tamis.pipeline.documents import ID, Documents
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.stages import Quantity, Summaries, fraction
 
@@ -56,7 +68,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _BANDING = ("bands", "rows")
 _SOLVED = ("threshold", "permutations")
-_SHINGLES = "shingles"
 _THRESHOLD = 0.7
 _PERMUTATIONS = 128
 
@@ -101,6 +112,14 @@ class MinHash(Deduplication):
     """
     seed: int = Field(default=1, ge=0, lt=2**64)
     """Of the permutations. Signatures of different seeds cannot be compared."""
+    index: tuple[Path, ...] = ()
+    """Folders of earlier runs (or of fitted stages) with ``save_index``: every copy of a document
+    that was kept there goes. Their settings of shingles, bands and seed have to be the same.
+    """
+    save_index: bool = False
+    """Write an index of these documents beside the clusters (module ``index``): for each, 16 bytes
+    a band, its id, and with ``verify`` its shingles.
+    """
     compat: Literal["datatrove"] | None = None
     """Signatures equal to datatrove's (module ``datatrove``): spaCy's English words of simplified
     text, whatever ``words`` says. Needs the extra ``spacy``.
@@ -109,6 +128,11 @@ class MinHash(Deduplication):
     """How text is cut into words. Choose ``unicode`` for text without spaces between words (zh, ja,
     th).
     """
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _one_or_more(cls, index: Any) -> Any:
+        return (index,) if isinstance(index, (str, Path)) else index
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +157,9 @@ class MinHash(Deduplication):
                 raise RecipeError(f"{self.name}: compat: {self.compat} has shingles of words")
             if self.seed >= 2**32:
                 raise RecipeError(f"{self.name}: compat: {self.compat} needs a seed below 2^32")
+
+    def models(self) -> tuple[Path, ...]:
+        return self.index
 
     def needs_processes(self) -> bool:
         return self.compat is not None
@@ -198,7 +225,7 @@ class MinHash(Deduplication):
         for band, key in enumerate(band_keys(signature, self.bands)):
             columns[_band_name(band)] = pa.array(key)
         if sets is not None:
-            columns[_SHINGLES] = pa.LargeListArray.from_arrays(sets.first, sets.value)
+            columns[SHINGLES] = pa.LargeListArray.from_arrays(sets.first, sets.value)
         return columns
 
     def _shortest(self) -> int:
@@ -206,46 +233,118 @@ class MinHash(Deduplication):
         return self.min_length if self.compat is None else max(self.min_length, self.ngram)
 
     def join(self, summaries: Summaries, components: Components) -> None:
-        self._join(summaries, components, None)
+        for _, part in self._ranges(summaries, len(components.parent), None):
+            components.join_keys(part.key, part.document)
 
-    def _join(self, summaries: Summaries, components: Components, folder: Path | None) -> None:
-        length = len(components.parent)
+    def _ranges(
+        self, summaries: Summaries, length: int, folder: Path | None
+    ) -> Iterator[tuple[int, KeyRange]]:
         for band in range(self.bands):
-            for part in key_ranges(summaries, _band_name(band), self._shortest(), length, folder):
-                components.join_keys(part.key, part.document)
+            name = _band_name(band)
+            for part in key_ranges(summaries, name, self._shortest(), length, folder):
+                yield band, part
 
     def clusters(self, summaries: Summaries, length: int, folder: Path | None) -> Clusters:
-        components = Components(length)
-        self._join(summaries, components, folder)
-        found = self.in_keep_order(summaries, components, length)
+        matches = self._matches(summaries, length, folder)
+        components = Components(length + len(matches.indexed))
+        for _, part in self._ranges(summaries, length, folder):
+            components.join_keys(part.key, part.document)
+        components.connect(matches.document, length + matches.which)
+        ids = matches.take(ID, np.arange(len(matches.indexed)), pa.large_string())
+        found = self.in_keep_order(summaries, components, length, ids)
         if self.verify is not None:
-            return verified(summaries, found, self.verify)
-        return self._with_estimates(summaries, found)
+            return verified(summaries, matches, found, self.verify)
+        return self._with_estimates(summaries, matches, found)
 
-    def _with_estimates(self, summaries: Summaries, found: Clusters) -> Clusters:
+    def _matches(self, summaries: Summaries, length: int, folder: Path | None) -> Matches:
+        """What the documents have in common with the indexes."""
+        indexes = open_indexes(self.index, self._index_settings(), self.name)
+        matching = Matching(indexes)
+        for band, part in self._ranges(summaries, length, folder) if indexes else ():
+            matching.look_up(band, part.key, part.document)
+        return matching.matches()
+
+    def _with_estimates(self, summaries: Summaries, matches: Matches, found: Clusters) -> Clusters:
         """Similarities from the share of bands that agree, which is J^rows on average; 0 if none
         does, as may happen to documents that others connect.
         """
         equal = np.zeros(len(found.member), np.int64)
+        first = found.first_of_each()
+        here = np.flatnonzero(~found.indexed_members())
+        place = np.zeros(len(found.member), np.int64)
+        place[here] = np.arange(len(here))
+        compared = here[~found.indexed_members()[first[here]]]
         for band in range(self.bands):
-            key = take_numbers(summaries, _band_name(band), found.member, np.uint64)
-            equal += key == key[found.first_of_each()]
+            key = take_numbers(summaries, _band_name(band), found.member[here], np.uint64)
+            equal[compared] += key[place[compared]] == key[place[first[compared]]]
+        others = here[found.indexed_members()[first[here]]]
+        if len(others):
+            which = found.member[first[others]] - found.length
+            equal[others] = matches.shared_bands(found.member[others], which)
         estimate = (equal / self.bands) ** (1 / self.rows)
         return replace(found, similarity=found.of_duplicates(estimate))
 
+    def finish(self, summaries: Summaries, found: Clusters, length: int, folder: Path) -> None:
+        if not self.save_index:
+            return
+        has_keys = read_column(summaries, "words", np.uint32) >= self._shortest()
+        keeper = np.arange(length)
+        here = ~found.indexed_members()
+        keeper[found.member[here]] = found.member[found.first_of_each()[here]]
+        kept = has_keys & (keeper == np.arange(length))
+        entry = np.cumsum(kept) - 1
+        there = keeper >= length
+        # Documents of earlier indexes stand behind those of this run.
+        entry[~there] = entry[keeper[~there]]
+        entry[there] = keeper[there] - length + np.count_nonzero(kept)
+        for band in range(self.bands):
+            name = _band_name(band)
+            ranges = key_ranges(summaries, name, self._shortest(), length, folder)
+            write_band(folder, band, ((part.key, entry[part.document]) for part in ranges))
+        pieces = self._indexed_documents(summaries, found, kept, folder)
+        write_documents(folder, pieces, self._index_settings())
 
-def verified(summaries: Summaries, found: Clusters, threshold: float) -> Clusters:
+    def _indexed_documents(
+        self, summaries: Summaries, found: Clusters, kept: NDArray[np.bool_], folder: Path
+    ) -> Iterator[dict[str, pa.Array]]:
+        """Ids (and shingles) of the documents that were kept, then of those of earlier indexes."""
+        names = [ID] if self.verify is None else [ID, SHINGLES]
+        begin = 0
+        for chunks in zip(*(column_chunks(summaries, name) for name in names), strict=True):
+            here = pa.array(kept[begin : begin + len(chunks[0])])
+            begin += len(chunks[0])
+            yield {name: chunk.filter(here) for name, chunk in zip(names, chunks, strict=True)}
+        if found.indexed is None or not len(found.indexed):
+            return
+        more = {ID: found.indexed}
+        if self.verify is not None:
+            matches = self._matches(summaries, len(kept), folder)
+            which = np.arange(len(found.indexed))
+            more[SHINGLES] = matches.take(SHINGLES, which, pa.large_list(pa.uint32()))
+        yield more
+
+    def _index_settings(self) -> dict[str, Any]:
+        """What two signatures must have in common to be compared."""
+        names = ("unit", "ngram", "bands", "rows", "seed", "compat")
+        settings = {name: getattr(self, name) for name in names}
+        if self.compat is None and self.unit == "word":
+            settings["words"] = self.words
+        return {**settings, SHINGLES: self.verify is not None}
+
+
+def verified(summaries: Summaries, matches: Matches, found: Clusters, threshold: float) -> Clusters:
     """The clusters of ``verification``, from those that banding gave, some of them at a time."""
     bounds = found.bounds()
-    sizes = take_list_lengths(summaries, _SHINGLES, found.member)
+    here = ~found.indexed_members()
+    sizes = np.zeros(len(found.member), np.int64)
+    sizes[here] = take_list_lengths(summaries, SHINGLES, found.member[here])
     keeper = np.arange(len(found.member))
     similarity = np.full(len(found.member), np.nan)
     for low, high in groups_of_clusters(bounds, sizes):
         part = slice(bounds[low], bounds[high])
-        lists = take_column(summaries, _SHINGLES, found.member[part], pa.large_list(pa.uint32()))
+        lists = _shingles(summaries, matches, found.member[part], found.length)
         sets = lists.offsets.to_numpy(), lists.values.to_numpy()
-        always = found.indexed_members()[part]
-        stars = split_clusters(bounds[low : high + 1] - part.start, sets, always, threshold)
+        stars = split_clusters(bounds[low : high + 1] - part.start, sets, ~here[part], threshold)
         keeper[part] = stars.keeper + part.start
         similarity[part] = stars.similarity
     order = np.argsort(keeper, kind="stable")
@@ -256,6 +355,17 @@ def verified(summaries: Summaries, found: Clusters, threshold: float) -> Cluster
         label=keeper[order],
         similarity=similarity[order],
     )
+
+
+def _shingles(summaries: Summaries, matches: Matches, members: Int64, length: int) -> pa.Array:
+    """The sets of shingles of documents of this run and of indexed ones."""
+    kind = pa.large_list(pa.uint32())
+    here, there = np.flatnonzero(members < length), np.flatnonzero(members >= length)
+    lists = take_column(summaries, SHINGLES, members[here], kind)
+    if not len(there):
+        return lists
+    lists = pa.concat_arrays([lists, matches.take(SHINGLES, members[there] - length, kind)])
+    return lists.take(pa.array(np.argsort(np.concatenate([here, there]))))
 
 
 def _band_name(band: int) -> str:

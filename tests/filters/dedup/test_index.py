@@ -1,0 +1,133 @@
+"""A new crawl against the index of an older one gives what both together give."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import tamis
+from tamis.filters.dedup import MinHash, band_table
+from tamis.pipeline.errors import TamisError
+from tests.filters.dedup.conftest import make_documents
+from tests.filters.dedup.test_duplicates import fit_in_files
+from tests.filters.dedup.test_signatures import jaccard, word_shingles
+
+
+def documents_of(texts, begin, end):
+    ids = [f"doc-{i}" for i in range(begin, end)]
+    return make_documents(texts[begin:end], ids, first_row=begin)
+
+
+def fitted(texts, begin, end, folder, **settings):
+    documents = documents_of(texts, begin, end)
+    stage, facts, _ = fit_in_files(MinHash(**settings), [documents], folder)
+    return stage.measure(documents), facts
+
+
+def test_all_copies_of_an_indexed_document_go(tmp_path):
+    old = ["an older document that has some words", "another one, of which there is no copy"]
+    new = ["AN older document that has some words"] * 3 + ["a new document is what this one is"] * 2
+    fitted(old, 0, 2, tmp_path / "old", save_index=True)
+    index = tmp_path / "old" / "artefact"
+    measures, facts = fitted(new, 0, 5, tmp_path / "new", index=index)
+    assert measures["duplicate"].tolist() == [1, 2, 3, 0, 1]
+    assert measures["detail"].tolist() == ["doc-0"] * 3 + [None, "doc-3"]
+    assert measures["cluster_size"].tolist() == [4, 4, 4, 2, 2]
+    assert measures["similarity"].tolist()[:3] == [1, 1, 1]
+    assert facts["duplicates"] == 4 and facts["clusters"] == 2
+
+
+@pytest.mark.parametrize("largest", [1 << 22, 100])
+def test_a_crawl_against_an_index_is_as_both_together(largest, copies, tmp_path, monkeypatch):
+    monkeypatch.setattr(band_table, "RANGE_DOCUMENTS", largest)
+    texts = copies[:1500]
+    joint, _ = fitted(texts, 0, 1500, tmp_path / "joint")
+    first, _ = fitted(texts, 0, 700, tmp_path / "first", save_index=True)
+    one = tmp_path / "first" / "artefact"
+    second, _ = fitted(texts, 700, 1200, tmp_path / "second", index=str(one), save_index=True)
+    two = tmp_path / "second" / "artefact"
+    third, _ = fitted(texts, 1200, 1500, tmp_path / "third", index=[one, two])
+    duplicate = np.concatenate([first["duplicate"], second["duplicate"], third["duplicate"]])
+    detail = np.concatenate([first["detail"], second["detail"], third["detail"]])
+    assert (joint["duplicate"] > 0).sum() > 100
+    # Only a later document can join clusters of an earlier crawl: what was kept then stays.
+    for i in np.flatnonzero((joint["duplicate"] > 0) != (duplicate > 0)):
+        assert joint["duplicate"][i] > 0
+        assert any(joint["cluster"][k] == joint["cluster"][i] for k in range(i + 1, 1500))
+    same = np.flatnonzero(duplicate)
+    assert np.mean(joint["detail"][same] == detail[same]) > 0.95
+
+
+def test_the_second_part_against_the_first_is_exact(copies, tmp_path):
+    texts = copies[:1500]
+    joint, _ = fitted(texts, 0, 1500, tmp_path / "joint")
+    fitted(texts, 0, 800, tmp_path / "old", save_index=True)
+    new, _ = fitted(texts, 800, 1500, tmp_path / "new", index=tmp_path / "old" / "artefact")
+    assert ((joint["duplicate"][800:] > 0) == (new["duplicate"] > 0)).all()
+    assert joint["detail"][800:].tolist() == new["detail"].tolist()
+    assert (new["duplicate"] > 0).sum() > 50
+
+
+def test_verification_against_an_index(copies, tmp_path):
+    texts = copies[:1500]
+    settings = {"verify": 0.8, "save_index": True}
+    fitted(texts, 0, 700, tmp_path / "old", **settings)
+    old = tmp_path / "old" / "artefact"
+    fitted(texts, 700, 1100, tmp_path / "new", index=old, **settings)
+    indexes = [tmp_path / "new" / "artefact", old]
+    last, _ = fitted(texts, 1100, 1500, tmp_path / "last", index=indexes, verify=0.8)
+    dropped = np.flatnonzero(last["duplicate"])
+    against = [int(last["detail"][i].removeprefix("doc-")) for i in dropped]
+    pairs = [
+        jaccard(word_shingles(texts[1100 + i], 5), word_shingles(texts[k], 5))
+        for i, k in zip(dropped.tolist(), against, strict=True)
+    ]
+    assert sum(k < 1100 for k in against) > 20
+    assert last["similarity"][dropped].tolist() == pairs and min(pairs) >= 0.8
+
+
+def test_the_index_is_the_same_for_any_cut(copies, tmp_path, monkeypatch):
+    parts = [documents_of(copies, 0, 100), documents_of(copies, 100, 400)]
+    stage = MinHash(save_index=True, verify=0.5)
+    fit_in_files(stage, [documents_of(copies, 0, 400)], tmp_path / "one")
+    fit_in_files(stage, parts, tmp_path / "two")
+    tables = []
+    for folder in ("one", "two"):
+        artefact = tmp_path / folder / "artefact"
+        names = sorted(path.name for path in artefact.glob("index*.arrow"))
+        assert len(names) == 15
+        tables.append([pa.ipc.open_file(str(artefact / name)).read_all() for name in names])
+    assert all(one.equals(two) for one, two in zip(*tables, strict=True))
+
+
+def test_runs_by_their_folders(tmp_path):
+    old = ["the first document of the first of two crawls", "the second document of that crawl"]
+    new = ["the second document of that crawl", "what only the second crawl has to say"]
+    for name, texts in (("old", old), ("new", new)):
+        lines = [json.dumps({"id": f"{name}-{i}", "text": text}) for i, text in enumerate(texts)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    write = tamis.write(tmp_path / "first")
+    tamis.Pipeline(tamis.read(tmp_path / "old.jsonl"), [MinHash(save_index=True)], write).run()
+    stage = MinHash(index=tmp_path / "first")
+    write = tamis.write(tmp_path / "second")
+    tamis.Pipeline(tamis.read(tmp_path / "new.jsonl"), [stage], write).run()
+    (way,) = tamis.explain(tmp_path / "second", "new-0")
+    assert not way.kept and "old-1" in str(way)
+    assert tamis.explain(tmp_path / "second", "new-1")[0].kept
+
+
+def test_mistakes_are_one_sentence(tmp_path):
+    fitted(["a document"], 0, 1, tmp_path / "old", save_index=True)
+    index = tmp_path / "old" / "artefact"
+    with pytest.raises(TamisError, match=r"made with ngram = 5, and stage minhash has 4"):
+        fitted(["a document"], 0, 1, tmp_path / "other", index=index, ngram=4)
+    with pytest.raises(TamisError, match=r"made with shingles = False, and stage minhash has True"):
+        fitted(["a document"], 0, 1, tmp_path / "verify", index=index, verify=0.5)
+    with pytest.raises(TamisError, match="holds no index: name the folder of a minhash"):
+        fitted(["a document"], 0, 1, tmp_path / "none", index=tmp_path)
+    (index / "index.json").write_text("{}")
+    with pytest.raises(TamisError, match=r"index\.json cannot be read"):
+        fitted(["a document"], 0, 1, tmp_path / "broken", index=index)
