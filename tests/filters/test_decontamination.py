@@ -256,6 +256,16 @@ def test_a_problem_with_other_numbers_is_still_covered(tmp_path):
     assert not verdicts.keep[0]
 
 
+def test_text_without_spaces_between_words(tmp_path):
+    item = "一列火车中午从老车站出发，车上有一百二十名乘客和三名乘务员，到第一站时有四十五人下车。"
+    path = write_items(tmp_path / "bench.jsonl", [item])
+    text = "前文如此。" + item.replace("，", "") + "后文如此。"
+    found = Decontaminate(against=path, method="tulu3", words="unicode")
+    assert measured(found, [text])[0]["coverage"].tolist() == [1.0]
+    assert found.index().too_short.tolist() == [False]
+    assert Decontaminate(against=path, method="tulu3").index().too_short.tolist() == [True]
+
+
 def test_half_of_an_item_is_not_too_much(tmp_path):
     item = " ".join(f"word{i}" for i in range(40))
     stage = Decontaminate(against=write_items(tmp_path / "bench.jsonl", [item]), method="tulu3")
@@ -439,10 +449,12 @@ def test_scores_by_item_and_by_benchmark(demo, items, tmp_path):
 
 def test_matches_are_given_in_characters(tmp_path):
     path = write_items(tmp_path / "bench.jsonl", ["unrelated " * 9, ITEM])
-    text = f"Été à la gare: {ITEM.upper()}!! Et voilà."
-    (row,) = find_matches(pa.table({"text": [text]}), Decontaminate(against=path)).rows(named=True)
-    assert text[row["start"] : row["end"]] == row["match"] == ITEM.upper().rstrip("?")
-    assert (row["item"], row["words"], row["id"]) == (1, len(ITEM.split()), "0")
+    text = f"Été à la gare: {ITEM.upper()}!! Et voilà: {ITEM.upper()}"
+    rows = find_matches(pa.table({"text": [text]}), Decontaminate(against=path)).rows(named=True)
+    assert len(rows) == 2
+    for row in rows:
+        assert text[row["start"] : row["end"]] == row["match"] == ITEM.upper().rstrip("?")
+        assert (row["item"], row["words"], row["id"]) == (1, len(ITEM.split()), "0")
 
 
 @pytest.mark.parametrize("method", ["gpt3", "tulu3"])

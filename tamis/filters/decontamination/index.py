@@ -205,8 +205,9 @@ class NgramIndex:
 def build_index(evaluations: Evaluations, settings: Settings, ignored: Sequence[str]) -> NgramIndex:
     """The index of the items, without the n-grams of the ``ignored`` texts.
 
-    Two different n-grams have the same key with a chance below n^2 / 2^65 for n n-grams: 10^-5 for
-    25 million; one of them is then not found. What is found is never wrong: words are compared.
+    Words of a document are compared with those of the n-gram, so equal keys alone find nothing.
+    Two n-grams of the evaluation sets have the same key with a chance below n^2 / 2^65 for n of
+    them, 10^-5 for 25 million; the index then takes the second for the first.
     Raises TamisError for evaluation sets of more than 2^31 words.
     """
     texts = _normalized(evaluations.texts, settings)
@@ -307,9 +308,7 @@ def shared_index(
     key = (tuple(map(str, against)), str(ignore), settings, content)
     with _lock:
         if key not in _built:
-            ignored: list[str] = []
-            if ignore is not None:
-                ignored = _lines(ignore)
+            ignored = [] if ignore is None else _lines(ignore)
             evaluations = read_evaluations(evaluation_files(against), settings.columns)
             _built[key] = build_index(evaluations, settings, ignored)
             if len(_built) > _INDEXES_KEPT:

@@ -317,7 +317,7 @@ def measure_hits(
 
 @kernel
 def _back(data: UInt8s, at: Any, low: Any, characters: Any) -> Any:
-    """The byte so many characters before ``at``, not before ``low``."""
+    """The byte so many characters before ``at``, not before ``low`` (``at`` itself may be)."""
     while at > low and characters > 0:
         at -= 1
         characters -= int(data[at] & 0xC0 != 0x80)
@@ -353,7 +353,7 @@ def cut_pieces(
         begin, stop = offsets[doc], offsets[doc + 1]
         for hit in range(hit_first[doc], hit_first[doc + 1] + 1):
             last = hit == hit_first[doc + 1]
-            low = stop if last else _back(data, hits[hit, 2], offsets[doc], window)
+            low = stop if last else _back(data, hits[hit, 2], begin, window)
             if low > begin:
                 pieces[doc] += 1
                 size = 0

@@ -129,9 +129,11 @@ def find_matches(corpus: Input | pa.Table, stage: Decontaminate) -> pl.DataFrame
         data, offsets = documents.utf8()
         for doc in np.flatnonzero(np.diff(first)):
             own = hits[first[doc] : first[doc + 1]]
+            at, before = int(offsets[doc]), 0
             for begin, end in match_runs(own):
                 low, high = int(own[begin, 2]), int(own[end, 3])
-                before = len(data[offsets[doc] : low].tobytes().decode())
+                before += len(data[at:low].tobytes().decode())
+                at = low
                 match = data[low:high].tobytes().decode()
                 place = index.position[own[begin, 1]]
                 item = int(np.searchsorted(index.item_words, place, side="right")) - 1
