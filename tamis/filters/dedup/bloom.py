@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tamis.filters.dedup.types import UInt64
 from tamis.kernel import kernel
+from tamis.pipeline.errors import TamisError
 
 
 class BloomSettings(BaseModel):
@@ -42,11 +43,21 @@ class BloomSettings(BaseModel):
 
 
 class BloomFilter:
-    """A set of 128-bit hashes that may take a new one for one that it holds, never the reverse."""
+    """A set of 128-bit hashes that may take a new one for one that it holds, never the reverse.
+
+    Raises:
+        TamisError: if it does not fit into memory.
+    """
 
     def __init__(self, settings: BloomSettings) -> None:
         self.probes = settings.probes()
-        self._words = np.zeros(settings.bits() // 64, np.uint64)
+        try:
+            self._words = np.zeros(settings.bits() // 64, np.uint64)
+        except (MemoryError, ValueError):
+            raise TamisError(
+                f"A Bloom filter of {settings.expected:,} hashes takes "
+                f"{settings.bits() / 8e9:,.1f} GB, more than there is: lower expected, or raise false_positive_rate."
+            ) from None
         self._inserted = 0
 
     def __len__(self) -> int:

@@ -154,12 +154,10 @@ class ParagraphDedup(Fitted, Filter, Refine):
         seen = BloomFilter(settings)
         corpus.mark(seen)
         if len(seen) > settings.expected:
-            units = corpus.facts["units"]
             raise TamisError(
-                f"{self.name}.bloom.expected is {settings.expected:,}, but there are {len(seen):,} "
-                f"different {self.unit}s, so more of them would be removed by mistake than "
-                f"{settings.false_positive_rate:g}; set it to {len(seen):,} or more "
-                f"(there are {units:,} in all)."
+                f"{self.name}.bloom.expected is {settings.expected:,}, but of "
+                f"{corpus.facts['units']:,} {self.unit}s at least {len(seen):,} are different: "
+                "more would be removed by mistake than stated. Set it to a number between the two."
             )
         return {"bloom_bits": settings.bits(), "false_positive_rate": seen.false_positive_rate()}
 

@@ -104,8 +104,11 @@ def test_more_than_expected_is_a_mistake_that_names_the_fix(tmp_path):
     documents = make_documents(
         [f"This is document number {i}, like no other." for i in range(9)] * 2
     )
-    with pytest.raises(TamisError, match=r"expected is 5, but there are 9 .* set it to 9 or more"):
+    with pytest.raises(TamisError, match=r"expected is 5, but of 18 paragraphs at least 9 are"):
         fit_in_files(ParagraphDedup(bloom={"expected": 5}), [documents], tmp_path)
+    for expected in (10**15, 10**25):
+        with pytest.raises(TamisError, match="GB, more than there is"):
+            BloomFilter(BloomSettings(expected=expected))
 
 
 def test_the_settings_in_a_recipe(tmp_path):
