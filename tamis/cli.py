@@ -109,10 +109,11 @@ def retune(
 def report(run: RunPath) -> None:
     """Make the HTML report of a run again and say where it is."""
     from tamis.pipeline.explain import read_manifest
-    from tamis.pipeline.report import write_report
+    from tamis.pipeline.run import write_report
 
     folder, manifest = read_manifest(run)
-    typer.echo(write_report(manifest, folder.local("report.html")))
+    write_report(folder, manifest)
+    typer.echo(f"{run}/report.html")
 
 
 @app.command()
@@ -125,10 +126,10 @@ def stages(name: Annotated[str | None, typer.Argument(metavar="[STAGE]")] = None
 
 @app.command()
 def warmup() -> None:
-    """Compile the kernels of all stages now, so that the first run does not wait for them."""
-    from tamis.pipeline.warmup import compile_stages
+    """Compile all kernels now, so that the first run does not wait for them."""
+    from tamis.pipeline.warmup import compile_all
 
-    for name, seconds in compile_stages():
+    for name, seconds in compile_all():
         typer.echo(f"{name:<20} {seconds:6.1f} s")
 
 

@@ -211,9 +211,13 @@ class _Flow:
         start = thread_time()
         refined = stage.refine(self.documents)
         statistics.cpu_seconds += thread_time() - start
+        if not self.measure_dropped:
+            refined = refined if self.kept.all() else refined.filter(pa.array(self.kept))
+            self._compact()
+            entering = self.kept
+        elif not target.all():
+            refined = pc.if_else(pa.array(target), refined, self.documents.text)
         before = self.documents.text
-        if not target.all():
-            refined = pc.if_else(pa.array(target), refined, before)
         changed = pc.not_equal(refined, before).to_numpy(zero_copy_only=False) & entering
         rows = np.flatnonzero(changed)
         statistics.changed += len(rows)
@@ -223,8 +227,6 @@ class _Flow:
             self._log(rows, stage, _same("text", rows), "changed", removed)
             self._sample_changes(rows, before, refined, statistics.change_samples)
         self.documents = self.documents.replace_text(refined)
-        if not self.measure_dropped:
-            self._compact()
 
     def _sample_changes(
         self, rows: NDArray[np.int64], before: pa.Array, after: pa.Array, samples: Samples
@@ -480,7 +482,8 @@ def _same(value: str, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _constant(value: str, count: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+    indices = pa.array(np.zeros(count, np.int32))
+    return pa.DictionaryArray.from_arrays(indices, pa.array([value]), safe=False)
 
 
 def text_bytes(batch: pa.RecordBatch) -> int:

@@ -18,7 +18,7 @@ from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.plan import Plan, make_plan
 from tamis.pipeline.progress import Progress
 from tamis.pipeline.readers import Input
-from tamis.pipeline.recipe import Recipe, Source, check_stages, load_recipe
+from tamis.pipeline.recipe import Recipe, Source, check_stages, counts_words, load_recipe
 from tamis.pipeline.run import run_recipe
 from tamis.pipeline.stages import Stage
 from tamis.pipeline.writers import Output
@@ -121,6 +121,6 @@ class Pipeline:
 
 def _with_words(stage: Stage, words: str) -> Stage:
     """The pipeline's word profile for a stage that counts words and was not given its own."""
-    if "words" not in type(stage).model_fields or "words" in stage.model_fields_set:
+    if not counts_words(type(stage)) or "words" in stage.model_fields_set:
         return stage
     return stage.model_copy(update={"words": words})

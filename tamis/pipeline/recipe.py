@@ -79,6 +79,12 @@ def stage_config(stage: Stage) -> dict[str, Any]:
     return config
 
 
+def counts_words(cls: type[Stage]) -> bool:
+    """Whether a stage takes a word profile (its own field called ``words`` may be another)."""
+    field = cls.model_fields.get("words")
+    return field is not None and field.annotation == Recipe.model_fields["words"].annotation
+
+
 @dataclass
 class Source:
     """Where a recipe came from, to say where a mistake is."""
@@ -341,7 +347,7 @@ def _build_stage(
         return None
     cls = stage_class(kind)
     config = {} if config is None else config
-    if isinstance(config, dict) and "words" in cls.model_fields:
+    if isinstance(config, dict) and counts_words(cls):
         config = {"words": words, **config}
     return _validated(cls, config, source, problems, (*key, kind))
 

@@ -39,7 +39,7 @@ from tamis.pipeline.report import render
 from tamis.pipeline.stages import Fitted, Summaries
 from tamis.pipeline.statistics import Statistics
 from tamis.pipeline.storage import LOCK, TEMPORARY, WORKING, RunFolder, digest, explained
-from tamis.pipeline.warmup import warm_up
+from tamis.pipeline.warmup import warm_up, warm_up_reading
 
 OWNED = ("data", "ledger", "measures", "errors", "state")
 """The folders that a run fills; files in them that no record names are removed at the end."""
@@ -93,7 +93,7 @@ def run_recipe(
             timing.finish(executor.kind, workers)
             manifest = build_manifest(plan, folder, records, statistics, fits, timing, recipe_yaml)
             write_report(folder, manifest)
-            folder.write_json("manifest.json", manifest)
+            folder.write_json("manifest.json", manifest, indent=1)
     return manifest
 
 
@@ -241,11 +241,14 @@ def prepare_stages(plan: Plan, progress: Progress) -> float:
     notice.daemon = True
     notice.start()
     seconds = 0.0
+    steps = [warm_up([stage], plan.schema) for stage in plan.recipe.stages]
+    if any(part.format == "jsonl" for part in plan.slices):
+        steps.insert(0, warm_up_reading())
     try:
-        for stage in plan.recipe.stages:
+        for step in steps:
             # A stage of a user's may not bear the made-up documents; real ones will show.
             with suppress(Exception):
-                for name, spent in warm_up([stage], plan.schema):
+                for name, spent in step:
                     seconds += spent
                     if spent > SILENCE_SECONDS:
                         progress.say(f"  {name}: prepared in {spent:.1f} s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def sampling_hash(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+@cache
 def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
     """Linear bins for bounded quantities; for others a bin from 0 and then eight bins a decade.
 

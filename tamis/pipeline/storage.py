@@ -149,11 +149,11 @@ class RunFolder:
             content: bytes = file.read()
         return content
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: Any, indent: int | None = None) -> None:
+        """A JSON file; with an indent for people to read (which takes ten times as long)."""
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
         with self.write(name) as file:
-            file.write(
-                json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-            )
+            file.write(text.encode() + b"\n")
 
     def read_json(self, name: str) -> Any:
         """The parsed file, or None when it is missing or not valid JSON."""

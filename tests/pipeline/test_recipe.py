@@ -127,6 +127,24 @@ class NeedsScore(tamis.Filter):
         return {"score": documents.batch.column("quality.score").to_numpy()}
 
 
+class Banned(tamis.Filter):
+    """A stage whose ``words`` are something else than a profile."""
+
+    kind = "banned_words"
+    words: tuple[str, ...] = ("casino",)
+
+    def measure(self, documents: tamis.Documents) -> Measures:
+        return {}
+
+
+def test_words_of_another_kind_are_left_alone() -> None:
+    recipe = parse(GOOD.replace("- gopher_repetition", "- banned_words"))
+    assert recipe.stages[0].words == ("casino",)
+    stages = [Banned(), tamis.GopherQuality()]
+    pipeline = tamis.Pipeline(tamis.read("in"), stages, tamis.write("out"), words="unicode")
+    assert [stage.words for stage in pipeline.recipe.stages] == [("casino",), "unicode"]
+
+
 def test_a_column_that_nothing_provides_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "one", "quality_score": 0.7}\n')
     pipeline = tamis.Pipeline(

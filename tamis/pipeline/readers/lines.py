@@ -58,10 +58,14 @@ def slice_lines(
         compression = sniff(file.read(4))
         file.seek(0)
         stream = decompressed(file, compression)
-        return LineReader(stream, None, True, block_bytes, max_line).blocks()
+        return LineReader(stream, part, None, True, block_bytes, max_line).blocks()
     file.seek(part.start)
     own = decompressed(Span(file, part.stop - part.start), part.compression)
-    return LineReader(own, (file, part), part.start == 0, block_bytes, max_line).blocks()
+    return LineReader(own, part, file, part.start == 0, block_bytes, max_line).blocks()
+
+
+_COMPRESSION = 4
+"""About how much longer text is than its compressed form; a wrong guess costs a copy."""
 
 
 class LineReader:
@@ -70,15 +74,18 @@ class LineReader:
     def __init__(
         self,
         own: ByteStream,
-        rest: tuple[BufferedReader, Slice] | None,
+        part: Slice,
+        rest: BufferedReader | None,
         first: bool,
         block_bytes: int,
         max_line: int,
     ) -> None:
         self.stream = own
-        self.rest = rest
+        self.rest = (rest, part) if rest is not None else None
         self.max_line = max_line
-        self.buffer = bytearray(min(block_bytes, 1 << 16) + PADDING)
+        # A small file needs a small buffer; compressed text is a few times what is stored.
+        expected = part.bytes * (1 if part.compression is None else _COMPRESSION) + 1
+        self.buffer = bytearray(min(block_bytes, max(expected, 1 << 16)) + PADDING)
         self.block_bytes = block_bytes
         self.filled = 0
         self.offset = 0
