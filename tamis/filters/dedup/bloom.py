@@ -54,9 +54,10 @@ class BloomFilter:
         try:
             self._words = np.zeros(settings.bits() // 64, np.uint64)
         except (MemoryError, ValueError):
+            size = f"{settings.bits() / 8e9:,.1f} GB"
             raise TamisError(
-                f"A Bloom filter of {settings.expected:,} hashes takes "
-                f"{settings.bits() / 8e9:,.1f} GB, more than there is: lower expected, or raise false_positive_rate."
+                f"A Bloom filter of {settings.expected:,} hashes takes {size}, more than there is: "
+                "lower expected, or raise false_positive_rate."
             ) from None
         self._inserted = 0
 
