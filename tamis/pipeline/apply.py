@@ -104,6 +104,7 @@ class _Flow:
         self.summaries: list[pa.RecordBatch] = []
         self.statistics = Statistics()
         self.at: Stage | None = None
+        self.details: pa.Array | None = None
 
     def goes_on(self) -> bool:
         """Whether a stage that follows has anything to do."""
@@ -118,6 +119,7 @@ class _Flow:
         statistics.bytes_entered += _text_bytes(self.documents, entering)
         measured = np.ones(len(entering), np.bool_) if self.measure_dropped else entering
         self.documents.alive = measured
+        self.details = None
         verdict_keeps = measured
         if isinstance(stage, Measure):
             verdict_keeps = self._measure(stage, entering, measured, statistics)
@@ -154,6 +156,7 @@ class _Flow:
             keeps = verdicts.keep
             self.kept = entering & keeps
             details = None if detail is None else pa.array(detail, pa.string(), from_pandas=True)
+            self.details = details
             statistics.count_verdicts(self.documents, entering, verdicts, details)
             rows = np.flatnonzero(entering & ~keeps)
             if len(rows):
@@ -211,8 +214,12 @@ class _Flow:
         start = thread_time()
         refined = stage.refine(self.documents)
         statistics.cpu_seconds += thread_time() - start
+        details = self.details
         if not self.measure_dropped:
-            refined = refined if self.kept.all() else refined.filter(pa.array(self.kept))
+            if not self.kept.all():
+                kept = pa.array(self.kept)
+                refined = refined.filter(kept)
+                details = None if details is None else details.filter(kept)
             self._compact()
             entering = self.kept
         elif not target.all():
@@ -224,7 +231,10 @@ class _Flow:
         if len(rows):
             lengths = pc.subtract(pc.binary_length(before), pc.binary_length(refined))
             removed = lengths.fill_null(0).to_numpy()[rows]
-            self._log(rows, stage, _same("text", rows), "changed", removed)
+            self._log(
+                rows, stage, _same("text", rows), "changed", removed,
+                detail=None if details is None else details.take(pa.array(rows)),
+            )  # fmt: skip
             self._sample_changes(rows, before, refined, statistics.change_samples)
         self.documents = self.documents.replace_text(refined)
 

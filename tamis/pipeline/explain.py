@@ -137,9 +137,9 @@ def _reason(stage: dict[str, Any], decision: dict[str, Any] | None) -> str:
     detail = decision["detail"] or ""
     if decision["action"] == "failed":
         return detail
-    if decision["action"] == "changed":
-        return f"{decision['value']:+,.0f} bytes removed"
     told = f" ({stage['detail_means']} {detail})".replace("( ", "(") if detail else ""
+    if decision["action"] == "changed":
+        return f"{decision['value']:,.0f} bytes removed{told}"
     for rule in stage["rules"]:
         if rule["rule"] == decision["rule"]:
             value, threshold = f"{decision['value']:.6g}", f"{decision['threshold']:.6g}"
