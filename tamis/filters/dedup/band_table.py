@@ -19,8 +19,8 @@ from tamis.filters.dedup.summary_columns import column_chunks
 from tamis.filters.dedup.types import UInt32, UInt64
 from tamis.pipeline.stages import Summaries
 
-RANGE_DOCUMENTS = 1 << 22
-# As many files are open while a band is cut; a corpus of more than a billion has larger ranges.
+RANGE_DOCUMENTS = 1 << 20
+# As many files are open while a band is cut; more than 268 million documents have larger ranges.
 _MOST_RANGES = 256
 _BUFFERED = 1 << 20
 
@@ -87,7 +87,8 @@ def _cut(
 
         def write(pieces: list[KeyRange]) -> None:
             key = np.concatenate([piece.key for piece in pieces])
-            number = (key >> np.uint64(64 - bits)).astype(np.int64)
+            # numpy sorts numbers of one byte by counting them.
+            number = (key >> np.uint64(64 - bits)).astype(np.uint8)
             order = np.argsort(number, kind="stable")
             records = np.empty(len(key), record)
             records["key"] = key[order]

@@ -32,9 +32,9 @@ class Components:
         _join_equal_keys(self.parent, self._table, high, low, present)
 
     def join_keys(self, key: UInt64, document: UInt32 | UInt64) -> None:
-        """Put documents of equal key into one cluster; only these are looked at."""
+        """Put documents of equal key into one cluster; no others are looked at (at most 2^30)."""
         capacity = 1 << max(4, int(2 * len(key)).bit_length())
-        _join_documents(self.parent, np.full(capacity, _EMPTY, np.int64), key, document)
+        _join_documents(self.parent, np.full(capacity, _EMPTY, np.int32), key, document)
 
     def connect(self, one: Int64, other: Int64) -> None:
         """Put ``one[i]`` and ``other[i]`` into one cluster."""

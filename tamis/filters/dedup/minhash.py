@@ -268,20 +268,23 @@ class MinHash(Deduplication):
         """Similarities from the share of bands that agree, which is J^rows on average; 0 if none
         does, as may happen to documents that others connect.
         """
-        equal = np.zeros(len(found.member), np.int64)
-        first = found.first_of_each()
-        here = np.flatnonzero(~found.indexed_members())
-        place = np.zeros(len(found.member), np.int64)
-        place[here] = np.arange(len(here))
-        compared = here[~found.indexed_members()[first[here]]]
+        # In the order of the summaries, in which columns are read fastest; indexed ones come last.
+        order = np.argsort(found.member)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        first = rank[found.first_of_each()[order]]
+        members = found.member[order]
+        here = members[: np.searchsorted(members, found.length)]
+        equal = np.zeros(len(members), np.uint16)
         for band in range(self.bands):
-            key = take_numbers(summaries, _band_name(band), found.member[here], np.uint64)
-            equal[compared] += key[place[compared]] == key[place[first[compared]]]
-        others = here[found.indexed_members()[first[here]]]
+            key = take_numbers(summaries, _band_name(band), here, np.uint64)
+            of_first = key.take(first[: len(here)], mode="clip")
+            equal[: len(here)] += key == of_first
+        others = np.flatnonzero(first[: len(here)] >= len(here))
         if len(others):
-            which = found.member[first[others]] - found.length
-            equal[others] = matches.shared_bands(found.member[others], which)
-        estimate = (equal / self.bands) ** (1 / self.rows)
+            which = members[first[others]] - found.length
+            equal[others] = matches.shared_bands(here[others], which)
+        estimate = ((equal / self.bands) ** (1 / self.rows))[rank]
         return replace(found, similarity=found.of_duplicates(estimate))
 
     def finish(self, summaries: Summaries, found: Clusters, length: int, folder: Path) -> None:

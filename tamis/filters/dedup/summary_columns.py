@@ -73,8 +73,9 @@ def take(chunks: Iterable[pa.Array], rows: Int64, kind: pa.DataType) -> pa.Array
     """The values at ``rows`` of chunks that follow each other, cast to ``kind``; chunks of which
     nothing is wanted are not touched.
     """
-    order = np.argsort(rows, kind="stable")
-    wanted = rows[order]
+    ascending = bool((rows[1:] >= rows[:-1]).all())
+    order = None if ascending else np.argsort(rows, kind="stable")
+    wanted = rows if order is None else rows[order]
     pieces = [pa.array([], kind)]
     low = begin = 0
     for chunk in chunks:
@@ -82,6 +83,8 @@ def take(chunks: Iterable[pa.Array], rows: Int64, kind: pa.DataType) -> pa.Array
         if high > low:
             pieces.append(chunk.take(pa.array(wanted[low:high] - begin)).cast(kind))
         low, begin = high, begin + len(chunk)
+    if order is None:
+        return pa.concat_arrays(pieces)
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     return pa.concat_arrays(pieces).take(pa.array(back))
