@@ -8,8 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.filters.dedup.types import Int64, UInt8, UInt64
-from tamis.filters.text.bitmap import empty, last_bit, load8, low_bytes, next_bit, text_arrays
-from tamis.filters.text.lines import lines, span_characters
+from tamis.filters.text.bitmap import (
+    empty,
+    last_bit,
+    load8,
+    low_bytes,
+    next_bit,
+    population,
+    text_arrays,
+)
+from tamis.filters.text.lines import lines
 from tamis.filters.text.scan import scan
 from tamis.kernel import kernel
 from tamis.pipeline.documents import Documents
@@ -25,6 +33,8 @@ _ADD_1 = np.uint64(0x52DCE729)
 _ADD_2 = np.uint64(0x38495AB5)
 _FIVE = np.uint64(5)
 _SHIFT = np.uint64(33)
+_ONE = np.uint64(1)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 
 
 class Units(NamedTuple):
@@ -115,12 +125,16 @@ def _find_units(
 
 @kernel
 def _count_long(data: UInt8, solid: Int64, end: Int64, least: int, counted: Bools) -> None:
-    """A character has one to four bytes, so most units need no count of their characters."""
+    """Characters are counted until there are enough."""
     for unit in range(solid.size):
-        length = end[unit] - solid[unit]
-        counted[unit] = length >= 4 * least or (
-            length >= least and span_characters(data, solid[unit], end[unit]) >= least
-        )
+        at, missing = solid[unit], least
+        while at < end[unit] and missing > 0:
+            size = min(end[unit] - at, 8)
+            block = load8(data, at) & low_bytes(size)
+            # The second and further bytes of a character: the highest bit set, the next one not.
+            missing -= size - population(block & ~(block << _ONE) & _HIGH_BITS)
+            at += 8
+        counted[unit] = missing <= 0
 
 
 @kernel
