@@ -96,13 +96,23 @@ def make_plan(recipe: Recipe, source: Source) -> Plan:
     """
     notes: list[str] = []
     files = list_files(recipe.input, notes)
-    cut = plan_slices(recipe.input, recipe.slice_size, files)
+    size = recipe.slice_size or default_slice_size(sum(file.size for file in files))
+    cut = plan_slices(recipe.input, size, files)
     schema = declare_schema(recipe.input, files)
     problems = check_columns(recipe, schema.names, source)
     if problems:
         raise RecipeError("\n".join(problems))
     phases = cut_phases(recipe.stages)
     return Plan(recipe, tuple(files), tuple(cut.slices), schema, phases, (*notes, *cut.notes))
+
+
+def default_slice_size(total: int) -> int:
+    """Input bytes per task: small ones keep all cores busy to the end, large ones keep the number
+    of tasks bearable. In few steps, so that more input seldom means other slices.
+    """
+    if total < 1 << 30:
+        return 8 << 20
+    return 32 << 20 if total < 1 << 37 else 128 << 20
 
 
 def cut_phases(stages: Sequence[Stage]) -> tuple[Phase, ...]:

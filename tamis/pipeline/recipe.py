@@ -52,7 +52,7 @@ class Recipe(BaseModel):
     """The run fails when more documents than this failed (bad input or a stage's exception); None:
     no limit on bad input.
     """
-    slice_size: Size = 32 << 20
+    slice_size: Size | None = None
     """Input bytes per task; a file that can be split is split at about this size."""
 
     def to_plain(self) -> dict[str, Any]:

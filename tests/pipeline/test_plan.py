@@ -8,7 +8,14 @@ import pytest
 
 import tamis
 from tamis.pipeline.errors import RecipeError, TamisError
-from tamis.pipeline.plan import check_accounting, cut_phases, format_size, group_spools, run_key
+from tamis.pipeline.plan import (
+    check_accounting,
+    cut_phases,
+    default_slice_size,
+    format_size,
+    group_spools,
+    run_key,
+)
 from tests.pipeline import runs
 from tests.pipeline.custom_stages import Characters, Paragraphs
 
@@ -43,6 +50,13 @@ def test_spools_are_grouped_into_shards() -> None:
     groups = group_spools(spools, 200)
     assert [[name for name, _ in group] for group in groups] == [["0", "1"], ["2"], ["3", "4"]]
     assert group_spools([], 200) == [[]]
+
+
+def test_the_default_slice_size_grows_with_the_input() -> None:
+    sizes = [default_slice_size(10**power) for power in (6, 8, 10, 12, 13)]
+    assert sizes == sorted(sizes)
+    assert default_slice_size(145_000_000) * 16 < 145_000_000, "work for many cores"
+    assert 10**13 // default_slice_size(10**13) < 100_000, "a bearable number of tasks"
 
 
 def test_the_key_of_a_run(tmp_path: Path) -> None:
