@@ -15,10 +15,8 @@ web:
 from __future__ import annotations
 
 import re
-import tempfile
 from functools import cache
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 from urllib.parse import SplitResult, quote, urlsplit
 
 import numpy as np
@@ -26,9 +24,9 @@ import pyarrow as pa
 import xxhash
 
 from tamis.filters.dedup.components import Components
-from tamis.filters.dedup.duplicates import Deduplication, documents_of, read_column
+from tamis.filters.dedup.duplicates import Deduplication, read_column
 from tamis.filters.dedup.types import Int64
-from tamis.pipeline.documents import ID, ROW, TEXT, Documents
+from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import TamisError
 from tamis.pipeline.stages import Summaries
 
@@ -104,31 +102,6 @@ class UrlDedup(Deduplication):
         high = read_column(summaries, "hash_high", np.uint64)
         low = read_column(summaries, "hash_low", np.uint64)
         components.join(high, low, read_column(summaries, "has_url", np.bool_))
-
-    def fit_table(self, table: pa.Table) -> Self:
-        """This stage fitted on a table in memory with the columns ``text`` and ``url``, and ``id``
-        if the detail is to name documents.
-
-        Raises:
-            TamisError: if a column is missing or does not hold strings.
-        """
-        if URL not in table.column_names:
-            raise TamisError(
-                f"The table has no column {URL!r}; its columns are {', '.join(table.column_names)}."
-            )
-        begin, summaries = 0, []
-        for documents in documents_of(table):
-            urls = table.column(URL).slice(begin, len(documents)).combine_chunks()
-            batch = documents.batch.select([ID, TEXT, ROW]).append_column(URL, urls)
-            summaries.append(self.summarize(Documents(batch)))
-            begin += len(documents)
-        with tempfile.TemporaryDirectory(prefix="tamis-") as folder:
-            paths = [Path(folder, "summary.arrow")] if summaries else []
-            for path in paths:
-                with pa.ipc.new_file(str(path), summaries[0].schema) as writer:
-                    writer.write_table(pa.Table.from_batches(summaries))
-            self.fit(Summaries(paths), Path(folder))
-            return self.load(Path(folder))
 
     def _urls(self, documents: Documents) -> pa.Array:
         if URL not in documents.batch.schema.names:

@@ -111,6 +111,11 @@ def test_the_longest_document_of_a_url_is_kept_when_asked():
     assert deduplicate(table, UrlDedup(keep="longest"))["text"].to_pylist() == ["the longest"]
 
 
+def test_the_best_document_of_a_url_is_kept_when_asked():
+    table = pa.table({"text": list("abc"), "url": ["http://a.org/"] * 3, "score": [0.1, 0.9, 0.5]})
+    assert deduplicate(table, UrlDedup(keep="best", by="score"))["text"].to_pylist() == ["b"]
+
+
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
 def test_the_column_may_be_of_any_string_type(kind):
     documents = make_documents(list("abcdefghi"))
@@ -134,7 +139,7 @@ def test_the_column_may_be_of_any_string_type(kind):
 def test_mistakes_are_one_sentence():
     with pytest.raises(TamisError, match="needs the column url"):
         UrlDedup().summarize(make_documents(["a"]))
-    with pytest.raises(TamisError, match="no column 'url'; its columns are text"):
+    with pytest.raises(TamisError, match="Stage url_dedup needs the column url"):
         deduplicate(pa.table({"text": ["a"]}), UrlDedup())
     batch = make_documents(["a"]).batch.append_column("url", pa.array([1.5]))
     with pytest.raises(TamisError, match="'url' holds double, not strings"):
