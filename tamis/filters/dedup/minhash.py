@@ -94,7 +94,7 @@ class MinHash(Deduplication):
     space.
     """
     min_length: int = Field(default=1, ge=1)
-    """Words (or characters) below which a document is nobody's duplicate."""
+    """A document of fewer words (or characters) is nobody's duplicate."""
     bands: int = Field(default=14, ge=1)
     rows: int = Field(default=8, ge=1)
     """Signature positions in a band: all have to agree. More rows find fewer pairs, more bands find
@@ -104,7 +104,7 @@ class MinHash(Deduplication):
     """Choose bands and rows for this Jaccard similarity (``banding.optimal_banding``), from so many
     ``permutations`` (128). Bands and rows that are set win.
     """
-    permutations: int | None = Field(default=None, ge=1, le=4096)
+    permutations: int | None = Field(default=None, ge=1, le=1024)
     """Positions that bands and rows may have together, for the ``threshold`` (0.7)."""
     verify: float | None = Field(default=None, gt=0, le=1)
     """A duplicate must have this exact Jaccard similarity to the document that is kept for it: see
@@ -151,7 +151,6 @@ class MinHash(Deduplication):
         given = {name: getattr(self, name) for name in _BANDING if name in self.model_fields_set}
         if len(given) < 2 and (self.threshold is not None or self.permutations is not None):
             self._solve(given)
-
         if self.compat is not None:
             if self.unit != "word":
                 raise RecipeError(f"{self.name}: compat: {self.compat} has shingles of words")
@@ -341,6 +340,8 @@ def verified(summaries: Summaries, matches: Matches, found: Clusters, threshold:
     here = ~found.indexed_members()
     sizes = np.zeros(len(found.member), np.int64)
     sizes[here] = take_list_lengths(summaries, SHINGLES, found.member[here])
+    # Indexed documents are about as long as their copies.
+    sizes[~here] = sizes[here].max(initial=0)
     keeper = np.arange(len(found.member))
     similarity = np.full(len(found.member), np.nan)
     for low, high in groups_of_clusters(bounds, sizes):
