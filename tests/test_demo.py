@@ -66,5 +66,7 @@ def test_the_demo_says_what_happened_and_where_to_look(tmp_path: Path) -> None:
     text = run_demo(str(tmp_path / "demo"))
     assert "1,030 documents in" in text
     assert "40 dropped   (max_duplicates 40)" in text
-    assert f"tamis explain {tmp_path}/demo " in text
+    assert f" explain {tmp_path}/demo " in text
+    assert "  40 exact copies: 40 no longer stand beside their original" in text
+    assert "  10 documents with repetition or boilerplate: 10 dropped" in text
     assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
