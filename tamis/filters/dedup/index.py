@@ -6,8 +6,9 @@ It lies in the folder of the fitted stage:
     index_documents.arrow   the ids of the documents that were kept, in input order, then those of
                             earlier indexes that had copies among the documents; with ``verify``,
                             their shingles
-    index_band_00.arrow...  the keys of all documents of this band, ascending, each once, and with
-                            each the position of the document that was kept (``entry``)
+    index_band_00.arrow...  the keys of all documents of this band, ascending, each with the
+                            position of the document that was kept (``entry``); with ``verify``,
+                            documents of one key may have been kept: the first 100 of them are here
 
 The keys of dropped documents lead to the one that was kept for them, so that a copy of a copy is
 found. Nothing of it is read into memory but what a search touches.
@@ -34,6 +35,7 @@ DOCUMENTS = "index_documents.arrow"
 SHINGLES = "shingles"
 _BAND = pa.schema([("key", pa.uint64()), ("entry", pa.int64())])
 _FORMAT = 1
+_MOST_OF_A_KEY = 100
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Index:
     documents: int
 
     def search(self, band: int, key: UInt64) -> tuple[Int64, Int64]:
-        """(position in ``key``, document) of the keys, given in ascending order, that it has."""
+        """(position in ``key``, document): the documents it has under these ascending keys."""
         table = _mapped(self.folder / _band_file(band))
         hits, entries = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for batch in table.to_batches():
@@ -54,10 +56,14 @@ class Index:
                 continue
             low = int(np.searchsorted(key, known[0]))
             high = int(np.searchsorted(key, known[-1], side="right"))
-            place = np.searchsorted(known, key[low:high])
-            found = np.flatnonzero(known[place] == key[low:high])
-            hits.append(found + low)
-            entries.append(batch.column("entry").to_numpy()[place[found]] + self.begin)
+            wanted = key[low:high]
+            place = np.searchsorted(known, wanted)
+            count = np.searchsorted(known, wanted, side="right") - place
+            hits.append(np.repeat(np.arange(low, high), count))
+            # The entries place[i], place[i] + 1, ... of each wanted key i.
+            skipped = np.repeat(np.cumsum(count) - count, count)
+            where = np.repeat(place, count) + np.arange(len(skipped)) - skipped
+            entries.append(batch.column("entry").to_numpy()[where] + self.begin)
         return np.concatenate(hits), np.concatenate(entries)
 
     def take(self, column: str, documents: Int64, kind: pa.DataType) -> pa.Array:
@@ -167,16 +173,21 @@ def _find(path: Path, stage: str) -> Path:
 
 
 def write_band(folder: Path, band: int, ranges: Iterator[tuple[UInt64, Int64]]) -> None:
-    """Write the (key, entry) pairs of a band, given in ranges of ascending keys; of pairs with the
-    same key that with the smallest entry.
+    """Write the distinct (key, entry) pairs of a band, given in ranges of ascending keys; of a key
+    not more than the smallest entries.
     """
     with pa.ipc.new_file(str(folder / _band_file(band)), _BAND) as writer:
         for key, entry in ranges:
             order = np.lexsort((entry, key))
-            key = key[order]
-            first = np.ones(len(key), np.bool_)
-            first[1:] = key[1:] != key[:-1]
-            writer.write_batch(pa.record_batch([key[first], entry[order][first]], schema=_BAND))
+            key, entry = key[order], entry[order]
+            again = (key[1:] == key[:-1]) & (entry[1:] == entry[:-1])
+            new = np.append(True, ~again)[: len(key)]
+            key, entry = key[new], entry[new]
+            starts = np.append(True, key[1:] != key[:-1])[: len(key)]
+            number = np.arange(len(key))
+            place = number - np.maximum.accumulate(np.where(starts, number, 0))
+            few = place < _MOST_OF_A_KEY
+            writer.write_batch(pa.record_batch([key[few], entry[few]], schema=_BAND))
 
 
 def write_documents(

@@ -10,6 +10,7 @@ import pytest
 
 import tamis
 from tamis.filters.dedup import MinHash, band_table
+from tamis.filters.dedup.index import Index, write_band
 from tamis.pipeline.errors import TamisError
 from tests.filters.dedup.conftest import make_documents
 from tests.filters.dedup.test_duplicates import fit_in_files
@@ -87,6 +88,19 @@ def test_verification_against_an_index(copies, tmp_path):
     ]
     assert sum(k < 1100 for k in against) > 20
     assert last["similarity"][dropped].tolist() == pairs and min(pairs) >= 0.8
+
+
+def test_a_key_leads_to_all_documents_that_were_kept_under_it(tmp_path):
+    keys = [([5, 3, 5, 5], [2, 0, 1, 2]), ([9] * 150, range(150)), ([], [])]
+    ranges = ((np.array(key, np.uint64), np.array(entry, np.int64)) for key, entry in keys)
+    write_band(tmp_path, 3, ranges)
+    index = Index(tmp_path, 1000, 150)
+    hits, documents = index.search(3, np.array([0, 3, 4, 5, 5, 7, 9, 11], np.uint64))
+    assert hits[:5].tolist() == [1, 3, 3, 4, 4] and hits[5:].tolist() == [6] * 100
+    assert documents[:5].tolist() == [1000, 1001, 1002, 1001, 1002]
+    assert documents[5:].tolist() == list(range(1000, 1100))
+    nothing, none = index.search(3, np.array([], np.uint64))
+    assert len(nothing) == len(none) == 0
 
 
 def test_the_index_is_the_same_for_any_cut(copies, tmp_path, monkeypatch):
