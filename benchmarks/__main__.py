@@ -45,7 +45,7 @@ def heading(part: Part, small: Part) -> str:
         f"{versions}.\n\n"
         f"{part.documents:,} documents evenly spread over the bench corpus; {small.documents:,} "
         "for peers that take long. Speeds are documents (MB of text) per CPU second, medians; "
-        "ratios are CPU seconds of the peer to ours for a document, median (smallest-largest) of "
+        "ratios are CPU seconds of the peer to ours for a text, median (smallest-largest) of "
         "pairs measured in turn, each in a process of its own. On a busy machine the CPU seconds "
         "of Python grow more than those of compiled code: its ratios flatter us.\n"
     )

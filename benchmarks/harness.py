@@ -76,8 +76,8 @@ class Sample:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def cpu_per_document(self) -> float:
-        return self.cpu / self.documents
+    def cpu_per_byte(self) -> float:
+        return self.cpu / self.bytes
 
 
 class PeakMemory(threading.Thread):
@@ -140,9 +140,9 @@ class Comparison:
     peer: list[Sample]
 
     def ratios(self) -> list[float]:
-        """How many times the CPU of ours the peer needs for a document, in each pair; sorted."""
+        """How many times the CPU of ours the peer needs for a text, in each pair; sorted."""
         pairs = zip(self.ours, self.peer, strict=True)
-        return sorted(peer.cpu_per_document / ours.cpu_per_document for ours, peer in pairs)
+        return sorted(peer.cpu_per_byte / ours.cpu_per_byte for ours, peer in pairs)
 
 
 def compare(ours: Side, peer: Side, repetitions: int = 3) -> Comparison:
@@ -156,8 +156,8 @@ def compare(ours: Side, peer: Side, repetitions: int = 3) -> Comparison:
 
 
 def middle(samples: list[Sample]) -> Sample:
-    """The sample with the median CPU per document."""
-    ordered = sorted(samples, key=lambda sample: sample.cpu_per_document)
+    """The sample with the median CPU per byte of text."""
+    ordered = sorted(samples, key=lambda sample: sample.cpu_per_byte)
     return ordered[(len(ordered) - 1) // 2]
 
 

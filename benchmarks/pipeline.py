@@ -95,7 +95,7 @@ class Growth:
             documents=many.documents - few.documents,
             bytes=many.bytes - few.bytes,
         )
-        return further, max(0.0, few.cpu - few.documents * further.cpu_per_document)
+        return further, max(0.0, few.cpu - few.bytes * further.cpu_per_byte)
 
 
 def growth(subject: Any, few: Part, many: Part, kinds: list[str], words: str) -> Growth:
