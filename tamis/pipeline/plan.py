@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -158,8 +159,16 @@ def output_schema(schema: pa.Schema, stages: Sequence[Stage]) -> pa.Schema:
 
 
 def stage_key(stage: Stage) -> list[Any]:
-    """What a stage's results depend on, besides the documents."""
-    return [stage.kind, type(stage).version, stage.name, stage_config(stage)]
+    """What the results of a stage depend on, the state of its model files included."""
+    models = [(str(model), model_fingerprint(model)) for model in stage.models()]
+    return [stage.kind, type(stage).version, stage.name, stage_config(stage), models]
+
+
+def model_fingerprint(model: Path) -> str:
+    """Changes when a file, or any file in a folder, is replaced: from sizes and times."""
+    files = sorted(model.rglob("*")) if model.is_dir() else [model]
+    stats = [(str(file.relative_to(model)), file.stat()) for file in files if file.is_file()]
+    return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
 def _phase_key(plan: Plan, phase: Phase, states: Mapping[str, str]) -> str:

@@ -14,7 +14,9 @@ from tamis.pipeline.plan import (
     default_slice_size,
     format_size,
     group_spools,
+    model_fingerprint,
     run_key,
+    stage_key,
 )
 from tests.pipeline import runs
 from tests.pipeline.custom_stages import Characters, Paragraphs
@@ -76,6 +78,16 @@ def test_the_key_of_a_run(tmp_path: Path) -> None:
     with (crawl / "part-0.jsonl").open("a") as file:
         file.write("\n")
     assert key() not in (changed, key("fitted_last"))
+
+
+def test_the_key_of_a_stage_changes_with_its_model(tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"question": "How many words has a question of seven words?"}\n')
+    before = stage_key(tamis.Decontaminate(against=[items]))
+    assert stage_key(tamis.Decontaminate(against=[items])) == before
+    items.write_text('{"question": "And how many has another?"}\n')
+    assert stage_key(tamis.Decontaminate(against=[items])) != before
+    assert model_fingerprint(tmp_path) != model_fingerprint(items)
 
 
 def test_books() -> None:
