@@ -191,9 +191,11 @@ class _Flow:
         for quantity in stage.provides():
             values = self._over_first_rows(measures[quantity.name])
             unknown = ~known | np.isnan(values) if values.dtype.kind == "f" else ~known
-            self.columns[f"{stage.name}.{quantity.name}"] = pa.array(
-                values, quantity.column_type, mask=unknown
-            )
+            # Arrow's functions let other threads work, pa.array with a mask does not.
+            column = pa.array(values)
+            if unknown.any():
+                column = pc.if_else(pa.array(unknown), pa.scalar(None, column.type), column)
+            self.columns[f"{stage.name}.{quantity.name}"] = column.cast(quantity.column_type)
 
     def _over_first_rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values of the rows there are, at the places that they had when the batch began."""

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+import orjson
 import xxhash
 
 from tamis.pipeline.errors import TamisError
@@ -49,6 +50,10 @@ _LOCKING_UNKNOWN = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 def digest(*parts: Any) -> str:
     """xxh3-128 of the canonical JSON of plain values."""
     return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def _seal(body: bytes) -> bytes:
+    return xxhash.xxh3_128_hexdigest(body).encode()
 
 
 class HashedFile(io.RawIOBase):
@@ -158,21 +163,23 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """The parsed file, or None when it is missing or not valid JSON."""
         try:
-            return json.loads(self.read(name))
+            return orjson.loads(self.read(name))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
-        """A JSON object with a hash of itself."""
-        plain = json.loads(json.dumps(record))
-        self.write_json(name, {**plain, "seal": digest(plain)})
+        """A JSON object beside a hash of itself."""
+        body = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        with self.write(name) as file:
+            file.write(b'{"seal":"%s","record":%s}\n' % (_seal(body), body))
 
     def read_record(self, name: str, key: str) -> dict[str, Any] | None:
         """The record if it is sound, has this key, and its ``files`` are as it says; else None."""
-        record = self.read_json(name)
+        sealed = self.read_json(name)
+        record = sealed.get("record") if isinstance(sealed, dict) else None
         if not isinstance(record, dict) or record.get("key") != key:
             return None
-        if record.pop("seal", None) != digest(record):
+        if sealed["seal"] != _seal(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)).decode():
             return None
         return record if all(self.is_intact(*one) for one in record["files"].items()) else None
 
