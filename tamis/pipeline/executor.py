@@ -159,7 +159,7 @@ def open_executor(workers: int, scheduler: str | None, processes: bool) -> Itera
         )
         with (
             distributed.LocalCluster(
-                processes=processes, dashboard_address=None, silence_logs=logging.CRITICAL, **shape
+                processes=processes, dashboard_address=":0", silence_logs=logging.CRITICAL, **shape
             ) as cluster,
             distributed.Client(cluster) as client,
         ):

@@ -169,7 +169,7 @@ class RunFolder:
 
     def write_record(self, name: str, record: Mapping[str, Any]) -> None:
         """A JSON object beside a hash of itself."""
-        body = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+        body = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
         with self.write(name) as file:
             file.write(b'{"seal":"%s","record":%s}\n' % (_seal(body), body))
 

@@ -141,7 +141,7 @@ def test_a_digit_that_changed_in_a_record_is_noticed(tmp_path: Path, crawl: Path
     (tmp_path / "manifest.json").unlink()
     record = tmp_path / "state/p0/000003.json"
     content = json.loads(record.read_text())
-    content["statistics"]["documents"] += 1
+    content["record"]["statistics"]["documents"] += 1
     record.write_text(json.dumps(content))
     assert runs.pipeline("heuristics", crawl, tmp_path).run().counts == run.counts
 

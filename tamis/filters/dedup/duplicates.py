@@ -91,6 +91,19 @@ class Clusters:
         return np.where(self.first_of_each() == np.arange(len(values)), np.nan, values)
 
 
+def open_artefact(path: Path, stage: str) -> pa.RecordBatch:
+    """The one batch of an Arrow file that the fit of a stage wrote, memory-mapped.
+
+    Raises:
+        TamisError: if the file does not hold it.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TamisError(f"{path} cannot be read ({error}): fit stage {stage} again.") from error
+
+
 class Deduplication(Fitted, Filter):
     """The common part of the deduplication stages.
 
@@ -205,15 +218,7 @@ class Deduplication(Fitted, Filter):
         Raises:
             TamisError: if the folder does not hold them.
         """
-        path = folder / _ARTEFACT
-        try:
-            with pa.memory_map(str(path)) as source:
-                batch = pa.ipc.open_file(source).get_batch(0)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise TamisError(
-                f"{path} cannot be read ({error}): fit stage {self.name} again."
-            ) from error
-        return self._with(batch)
+        return self._with(open_artefact(folder / _ARTEFACT, self.name))
 
     def fit_table(self, table: pa.Table) -> Self:
         """This stage fitted on a table in memory with a column ``text``, and ``id`` if the detail

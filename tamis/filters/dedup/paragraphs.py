@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from tamis.filters.dedup.bloom import BloomFilter, BloomSettings
+from tamis.filters.dedup.duplicates import open_artefact
 from tamis.filters.dedup.hash_set import HashSet
 from tamis.filters.dedup.types import Int64, UInt8, UInt64
 from tamis.filters.dedup.units import Bools, Unit, unit_hashes, units
@@ -167,14 +168,7 @@ class ParagraphDedup(Fitted, Filter, Refine):
         Raises:
             TamisError: if the folder does not hold it.
         """
-        path = folder / _ARTEFACT
-        try:
-            with pa.memory_map(str(path)) as source:
-                batch = pa.ipc.open_file(source).get_batch(0)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise TamisError(
-                f"{path} cannot be read ({error}): fit stage {self.name} again."
-            ) from error
+        batch = open_artefact(folder / _ARTEFACT, self.name)
         _, offsets, bits = batch.column("removed").buffers()
         fitted = self.model_copy()
         fitted._repeats = Repeats(
