@@ -65,27 +65,9 @@ def build_manifest(
         "versions": library_versions(),
         "workers": timing.workers,
         "executor": timing.executor,
-        "inputs": [
-            {
-                "path": file.name,
-                "source": recipe.input[file.input].source,
-                "bytes": file.size,
-                "fingerprint": file.fingerprint,
-                "format": file.format + (f".{file.compression}" if file.compression else ""),
-            }
-            for file in plan.files
-        ],
+        "inputs": _inputs(plan),
         "notes": list(plan.notes),
-        "counts": {
-            "in": statistics.documents,
-            "created": statistics.created,
-            "kept": statistics.kept,
-            "dropped": statistics.dropped,
-            "failed": statistics.failed,
-            "changed": sum(stage.changed for stage in statistics.stages.values()),
-            "bytes_in": statistics.bytes_in,
-            "bytes_kept": statistics.bytes_kept,
-        },
+        "counts": _counts(statistics),
         "sources": {name: _source(one) for name, one in sorted(statistics.sources.items())},
         "stages": [
             _stage(stage, statistics.stage(stage.name), fits.get(stage.name))
@@ -93,16 +75,7 @@ def build_manifest(
         ],
         "kept_samples": [entry for _, entry in statistics.kept_samples.entries],
         "errors": {"count": statistics.failed, "samples": statistics.errors},
-        "phases": [
-            {
-                "name": phase.name,
-                "stages": [stage.name for stage in phase.stages],
-                "tasks": len(done),
-                "wall_seconds": wall,
-                "cpu_seconds": sum(record["cpu_seconds"] for record in done),
-            }
-            for phase, done, wall in zip(plan.phases, records, timing.phases, strict=True)
-        ],
+        "phases": _phases(plan, records, timing),
         "timing": _timing(records, statistics, fits, timing),
         "peak_memory_bytes": max(
             [peak_memory(), *(one["peak_memory_bytes"] for done in records for one in done)]
@@ -112,13 +85,60 @@ def build_manifest(
             for record in records[-1]
             for shard in record["shards"]
         ],
-        "files": {
-            name: identity
-            for done in records
-            for record in done
-            for name, identity in record["files"].items()
-            if not name.startswith("state/")
-        },
+        "files": _result_files(records),
+    }
+
+
+def _inputs(plan: Plan) -> list[dict[str, Any]]:
+    recipe = plan.recipe
+    return [
+        {
+            "path": file.name,
+            "source": recipe.input[file.input].source,
+            "bytes": file.size,
+            "fingerprint": file.fingerprint,
+            "format": file.format + (f".{file.compression}" if file.compression else ""),
+        }
+        for file in plan.files
+    ]
+
+
+def _counts(statistics: Statistics) -> dict[str, int]:
+    return {
+        "in": statistics.documents,
+        "created": statistics.created,
+        "kept": statistics.kept,
+        "dropped": statistics.dropped,
+        "failed": statistics.failed,
+        "changed": sum(stage.changed for stage in statistics.stages.values()),
+        "bytes_in": statistics.bytes_in,
+        "bytes_kept": statistics.bytes_kept,
+    }
+
+
+def _phases(
+    plan: Plan, records: Sequence[Sequence[Record]], timing: Timing
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": phase.name,
+            "stages": [stage.name for stage in phase.stages],
+            "tasks": len(done),
+            "wall_seconds": wall,
+            "cpu_seconds": sum(record["cpu_seconds"] for record in done),
+        }
+        for phase, done, wall in zip(plan.phases, records, timing.phases, strict=True)
+    ]
+
+
+def _result_files(records: Sequence[Sequence[Record]]) -> dict[str, Any]:
+    """The files that are a run's result, with their lengths and hashes."""
+    return {
+        name: identity
+        for done in records
+        for record in done
+        for name, identity in record["files"].items()
+        if not name.startswith("state/")
     }
 
 
