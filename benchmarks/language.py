@@ -81,10 +81,12 @@ def tamis_subject(path: str, compat: str | None) -> dict[str, Any]:
 def datatrove_subject(path: str) -> dict[str, Any]:
     """datatrove's filter with the same model file, loaded beforehand."""
     from datatrove.pipeline.filters import LanguageFilter
-    from fasttext.FastText import _FastText  # type: ignore[import-untyped]
+    from fasttext.FastText import _FastText
 
     from tamis.filters.language import default_model
 
+    # It asks for one of the packages named fasttext; ours is another, with the same functions.
+    LanguageFilter._requires_dependencies = []
     peer = LanguageFilter(languages=["en"])
     peer.model._model = _FastText(str(default_model()))
     documents = datatrove_documents(path)

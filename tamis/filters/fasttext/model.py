@@ -175,6 +175,27 @@ def load_model(path: Path) -> FastTextModel:
     return once(FastTextModel.load, path, "there is no model {path}")
 
 
+def zero_word(path: Path, word: str) -> None:
+    """Set the row of a word to zeros in the file of a model that is not quantised; nothing happens
+    if the model does not know the word.
+
+    Raises:
+        TamisError: if the file is no such model.
+    """
+    content = np.memmap(path, np.uint8, "r+")
+    file = _File(content)
+    settings = _read_settings(file, path)
+    words, _, _, entry, names, _ = _read_dictionary(file, settings)
+    if file.numbers("?2q")[0]:
+        raise TamisError(f"{path} is quantised: its words have no rows of their own")
+    for row in range(words):
+        if names[entry[row] : entry[row + 1]].tobytes() == word.encode():
+            begin = file.at + 4 * settings.width * row
+            content[begin : begin + 4 * settings.width] = 0
+            break
+    content.flush()
+
+
 class _File:
     """A file that is read from front to back; struct.error or ValueError where it ends early."""
 
