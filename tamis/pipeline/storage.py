@@ -34,7 +34,7 @@ import orjson
 import pyarrow as pa
 import xxhash
 
-from tamis.pipeline.errors import TamisError
+from tamis.pipeline.errors import RecipeError, TamisError
 
 TEMPORARY = ".writing-"
 LOCK = "state/lock"
@@ -314,6 +314,25 @@ class RunFolder:
             yield handle
         finally:
             os.close(handle)
+
+
+def shards_of(path: str) -> str:
+    """The folder of the documents, if the path is the folder of a run; any other path as it is.
+
+    Raises:
+        RecipeError: if the run is not finished.
+    """
+    run = Path(path)
+    if not (run / "data").is_dir():
+        return path
+    if (run / "manifest.json").exists():
+        return str(run / "data")
+    if (run / LOCK).exists():
+        raise RecipeError(
+            f"the run in {path} is not finished; run it again, or name the shards that are there: "
+            f"{run / 'data'}"
+        )
+    return path
 
 
 _COPYING = threading.Lock()

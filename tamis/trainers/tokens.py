@@ -42,7 +42,7 @@ from tamis.pipeline.readers import (
     plan_slices,
     read_slice,
 )
-from tamis.pipeline.storage import LOCK, digest, explained
+from tamis.pipeline.storage import digest, explained, shards_of
 from tamis.trainers.token_writer import (
     FACTS,
     HEADER_BYTES,
@@ -250,8 +250,8 @@ def _plan(
     if not paths:
         raise RecipeError(f"source {name}: there is no path")
     columns: dict[str, str] | None = {} if encode is None else None
-    entry = Input(path=[_shards(name, str(path)) for path in paths], columns=columns)
     try:
+        entry = Input(path=[shards_of(str(path)) for path in paths], columns=columns)
         files = list_files(entry)
         slices = plan_slices(entry, files=files).slices
         schema = declare_schema(entry, files)
@@ -261,21 +261,6 @@ def _plan(
     fingerprint = tokenizer.fingerprint if tokenizer else None
     key = digest(VERSION, inputs, fingerprint, _identity(encode))
     return _Plan(name, entry, slices, schema, key)
-
-
-def _shards(source: str, path: str) -> str:
-    """The data of a run, if the path is a run's folder."""
-    run = Path(path)
-    if not (run / "data").is_dir():
-        return path
-    if (run / "manifest.json").exists():
-        return str(run / "data")
-    if (run / LOCK).exists():
-        raise RecipeError(
-            f"source {source}: the run in {path} is not finished; run it again, or name the shards "
-            f"that are there: {run / 'data'}"
-        )
-    return path
 
 
 class _Identity(cloudpickle.CloudPickler):  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ from tamis.pipeline.readers import (
     plan_slices,
     read_slice,
 )
+from tamis.pipeline.storage import shards_of
 from tamis.trainers.evaluation.items import Document
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
@@ -41,9 +42,7 @@ def read_held_out(paths: Sequence[str]) -> dict[str, list[Document]]:
 
 
 def _documents(path: str, name: str | None) -> Iterator[tuple[str, Document]]:
-    # Of a run, its documents.
-    shards = f"{path}/data" if (Path(path) / "manifest.json").is_file() else path
-    entry = Input(path=shards, source=name)
+    entry = Input(path=shards_of(path), source=name)
     files = list_files(entry)
     schema = declare_schema(entry, files)
     default = name or PurePosixPath(path.rstrip("/")).name.split(".")[0] or path
