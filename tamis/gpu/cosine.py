@@ -35,7 +35,8 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 _SCALE = float(1 << 26)
-_UNSCALE = 1.0 / _SCALE**2
+UNSCALE = 1.0 / _SCALE**2
+"""A sum of products of ``fixed_point`` vectors times this is their similarity."""
 # Vectors that are on the device at a time while they are assigned.
 _RESIDENT = 1 << 18
 # A squared length in float32 is off by far less; a vector that is not normalised by far more.
@@ -69,7 +70,7 @@ def nearest_earlier(
         ValueError: if vectors are not of unit length or bounds do not cover them.
         GpuUnavailableError: if ``cuda`` cannot be used here.
     """
-    vectors = _checked(vectors)
+    vectors = checked_vectors(vectors)
     bounds = np.asarray(bounds, np.int64)
     ends = bounds[0] == 0 and bounds[-1] == len(vectors) if len(bounds) else False
     if not ends or (np.diff(bounds) < 0).any():
@@ -132,14 +133,14 @@ def cluster_sums(vectors: Float32, which: Int64, count: int) -> tuple[Float64, I
 
     The sums are exact for the rounded vectors, whatever their order, up to 2^26 vectors a cluster.
     """
-    vectors = _checked(vectors)
+    vectors = checked_vectors(vectors)
     order = np.argsort(which, kind="stable")
     sizes = np.bincount(which, minlength=count)
     sums = np.zeros((count, vectors.shape[1]))
     for begin in range(0, len(order), ROWS):
         part = order[begin : begin + ROWS]
         clusters, first = np.unique(which[part], return_index=True)
-        sums[clusters] += np.add.reduceat(_fixed(vectors[part], np), first, axis=0)
+        sums[clusters] += np.add.reduceat(fixed_point(vectors[part], np), first, axis=0)
     return sums / _SCALE, sizes
 
 
@@ -176,19 +177,19 @@ def top_cosine(queries: Float32, vectors: Float32, k: int, device: Device = "cpu
 
 def _exact_top(queries: Any, vectors: Any, k: int, xp: ModuleType) -> tuple[Float64, Int64]:
     """(similarity, index) of the best ``min(k, len(vectors))``, with a running selection of k."""
-    scaled = _fixed(queries, xp)
+    scaled = fixed_point(queries, xp)
     best = xp.zeros((len(queries), 0))
     where = xp.zeros((len(queries), 0), xp.int64)
     for first in range(0, len(vectors), COLUMNS):
         part = vectors[first : first + COLUMNS]
-        scores = xp.concatenate([best, scaled @ _fixed(part, xp).T], axis=1)
+        scores = xp.concatenate([best, scaled @ fixed_point(part, xp).T], axis=1)
         index = xp.broadcast_to(xp.arange(first, first + len(part)), (len(queries), len(part)))
         index = xp.concatenate([where, index], axis=1)
         # Earlier columns have lower indices, and the sort is stable: ties stay in order.
         order = xp.argsort(-scores, axis=1, kind="stable")[:, :k]
         best = xp.take_along_axis(scores, order, axis=1)
         where = xp.take_along_axis(index, order, axis=1)
-    return on_host(best) * _UNSCALE, on_host(where)
+    return on_host(best) * UNSCALE, on_host(where)
 
 
 def _exact_best(
@@ -197,12 +198,12 @@ def _exact_best(
     """(similarity, index) of the best vector for each query; of those with an index below
     ``before[query]`` (at least 1 each) where that is given.
     """
-    scaled = _fixed(queries, xp)
+    scaled = fixed_point(queries, xp)
     best = xp.full(len(queries), -xp.inf)
     where = xp.full(len(queries), -1, xp.int64)
     for first in range(0, len(vectors), COLUMNS):
         part = vectors[first : first + COLUMNS]
-        scores = scaled @ _fixed(part, xp).T
+        scores = scaled @ fixed_point(part, xp).T
         if before is not None:
             scores[xp.arange(first, first + len(part))[None, :] >= before[:, None]] = -xp.inf
         leader = scores.argmax(axis=1)
@@ -210,7 +211,7 @@ def _exact_best(
         better = value > best
         best = xp.where(better, value, best)
         where = xp.where(better, leader + first, where)
-    return on_host(best) * _UNSCALE, on_host(where)
+    return on_host(best) * UNSCALE, on_host(where)
 
 
 def _exact_pairs(vectors: Any, others: Any, which: Int64, xp: ModuleType) -> Float64:
@@ -218,24 +219,29 @@ def _exact_pairs(vectors: Any, others: Any, which: Int64, xp: ModuleType) -> Flo
     found = np.empty(len(vectors))
     for begin in range(0, len(vectors), ROWS):
         part = slice(begin, begin + ROWS)
-        other = _fixed(others[xp.asarray(which[part])], xp)
-        found[part] = on_host((_fixed(vectors[part], xp) * other).sum(axis=1)) * _UNSCALE
+        other = fixed_point(others[xp.asarray(which[part])], xp)
+        found[part] = on_host((fixed_point(vectors[part], xp) * other).sum(axis=1)) * UNSCALE
     return found
 
 
-def _fixed(vectors: Any, xp: ModuleType) -> Any:
-    """The vectors as integers in float64."""
+def fixed_point(vectors: Any, xp: ModuleType) -> Any:
+    """The vectors as integers in float64: multiples of 2^-26, rounded."""
     return xp.rint(vectors.astype(xp.float64) * _SCALE)
 
 
 def _checked_pair(vectors: Any, others: Any) -> tuple[Float32, Float32]:
-    vectors, others = _checked(vectors), _checked(others)
+    vectors, others = checked_vectors(vectors), checked_vectors(others)
     if vectors.shape[1] != others.shape[1]:
         raise ValueError(f"vectors of width {vectors.shape[1]} and of width {others.shape[1]}")
     return vectors, others
 
 
-def _checked(vectors: Any) -> Float32:
+def checked_vectors(vectors: Any) -> Float32:
+    """The vectors as a contiguous matrix of float32.
+
+    Raises:
+        ValueError: if they are no matrix, or one of them is not of unit length.
+    """
     array = np.ascontiguousarray(vectors, np.float32)
     if array.ndim != 2:
         raise ValueError(f"vectors must be a matrix, not of shape {array.shape}")
