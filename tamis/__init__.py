@@ -22,6 +22,7 @@ _PUBLIC = {
     "Expand": "tamis.pipeline.stages",
     "Filter": "tamis.pipeline.stages",
     "Extract": "tamis.filters.extraction",
+    "FastText": "tamis.scorers.fasttext",
     "FineWebQuality": "tamis.filters.fineweb_quality",
     "Fitted": "tamis.pipeline.stages",
     "GopherQuality": "tamis.filters.gopher_quality",
@@ -108,6 +109,8 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Quantity as Quantity
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
+
+    from tamis.scorers.fasttext import FastText as FastText
 
 
 def __getattr__(name: str) -> Any:

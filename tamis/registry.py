@@ -28,6 +28,7 @@ STAGES = {
     "decontaminate": "tamis.filters.decontamination:Decontaminate",
     "exact_dedup": "tamis.filters.dedup.exact:ExactDedup",
     "extract": "tamis.filters.extraction:Extract",
+    "fasttext": "tamis.scorers.fasttext:FastText",
     "fineweb_quality": "tamis.filters.fineweb_quality:FineWebQuality",
     "gopher_quality": "tamis.filters.gopher_quality:GopherQuality",
     "gopher_repetition": "tamis.filters.gopher_repetition:GopherRepetition",

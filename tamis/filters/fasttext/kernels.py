@@ -8,7 +8,7 @@ buckets; the hidden vector is the mean of their rows.
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, log
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -312,11 +312,12 @@ def _hide(
     data: UInt8s,
     start: Int64s,
     end: Int64s,
+    ends: bool,
     opened: UInt64s,
     hidden: Float64s,
 ) -> Any:
-    """The sum of the rows of all features of one text, the end of the line included; returns how
-    many there are.
+    """The sum of the rows of all features of one text, the end of the line included if it ``ends``;
+    returns how many there are.
     """
     keys, hashes, counts, totals = memory
     rows, kept, pruned, words = model.rows, model.kept, model.pruned, model.words
@@ -324,7 +325,7 @@ def _hide(
     places = hashes.size - 2
     features: Any = np.int64(0)
     known: Any = np.int64(0)
-    for token in range(start.size + 1):
+    for token in range(start.size + 1 if ends else start.size):
         place, ended = places + 1, True
         if token < start.size:
             begin, stop = start[token], end[token]
@@ -338,6 +339,8 @@ def _hide(
                 remember(model, memory, data, begin, stop, place, key)
             # The library reads one line, and takes this word for its end wherever it stands.
             ended = key[0] == _END_KEY and stop - begin == END_OF_LINE.size
+            if ended and not ends:
+                break
         added = np.int64(counts[place])
         if added < 0:
             continue
@@ -422,6 +425,25 @@ def _put_probabilities(model: Tables, values: Float64s, labels: Float64s) -> Non
 
 
 @kernel
+def _log_odds(model: Tables, values: Float64s, label: Any) -> Any:
+    """The logarithm of the odds of a label against all others, from the logits: it goes on where
+    the probability is as good as 0 or 1. NaN for a tree.
+    """
+    if model.loss == HIERARCHICAL:
+        return np.nan
+    if model.loss != SOFTMAX:
+        return values[label]
+    highest, total = -np.inf, 0.0
+    for k in range(values.size):
+        if k != label:
+            highest = max(highest, values[k])
+    for k in range(values.size):
+        if k != label:
+            total += exp(values[k] - highest)
+    return values[label] - highest - log(total)
+
+
+@kernel
 def predict(
     model: Tables,
     memory: Memory,
@@ -429,15 +451,18 @@ def predict(
     first: Int64s,
     start: Int64s,
     end: Int64s,
+    ends: bool,
     wanted: Int64s,
-    logits: bool,
     top: Int32s,
     top_probability: Float64s,
     found: Float64s,
+    odds: Float64s,
 ) -> None:
-    """For every text the best label with its probability, and those of the wanted labels.
+    """For every text the best label with its probability, and the probabilities and log-odds of the
+    wanted labels.
 
-    With ``logits`` these are the logits. A text without any feature has the label -1 and NaN.
+    ``ends``: every text has the end of the line behind it. A text without any feature has the label
+    -1 and NaN.
     """
     leaves = (model.left.size + 1) // 2 if model.left.size else model.output.shape[1]
     hidden = np.zeros(model.rows.shape[1])
@@ -446,10 +471,10 @@ def predict(
     for text in range(top.size):
         low, high = first[text], first[text + 1]
         hidden[:] = 0.0
-        features = _hide(model, memory, data, start[low:high], end[low:high], opened, hidden)
+        features = _hide(model, memory, data, start[low:high], end[low:high], ends, opened, hidden)
         if features == 0:
             top[text], top_probability[text] = -1, np.nan
-            found[text, :] = np.nan
+            found[text, :] = odds[text, :] = np.nan
             continue
         hidden /= features
         _put_logits(model, hidden, values)
@@ -457,8 +482,8 @@ def predict(
         best = np.argmax(labels)
         top[text], top_probability[text] = best, min(labels[best], 1.0)
         for k in range(wanted.size):
-            value = values[wanted[k]] if logits else min(labels[wanted[k]], 1.0)
-            found[text, k] = value
+            found[text, k] = min(labels[wanted[k]], 1.0)
+            odds[text, k] = _log_odds(model, values, wanted[k])
 
 
 @kernel

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,12 @@ class Prediction(NamedTuple):
     top_probability: NDArray[np.float64]
     """(n,) between 0 and 1; NaN where ``top`` is -1."""
     scores: NDArray[np.float64]
-    """(n, wanted) the probabilities, or logits, of the labels that were asked for."""
+    """(n, wanted) the probabilities of the labels that were asked for."""
+    log_odds: NDArray[np.float64]
+    """(n, wanted) the logarithm of the odds of these labels against all others, which still tells
+    texts apart whose probability is as good as 1; the label's own logit if the loss was one-vs-all;
+    NaN for a hierarchical softmax.
+    """
 
 
 class FastTextModel:
@@ -71,16 +77,9 @@ class FastTextModel:
         Raises:
             TamisError: if the file is missing, damaged, or no supervised fastText model.
         """
-        path = Path(path)
-        try:
-            file = np.memmap(path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise TamisError(f"{path} cannot be read as a fastText model: {error}") from error
-        try:
-            labels, tables = _read(_File(file), path)
-        except (struct.error, ValueError, UnicodeDecodeError, OverflowError) as error:
-            raise TamisError(f"{path} is damaged: {error}") from error
-        return cls(path, labels, tables)
+        with _opened(Path(path)) as file:
+            labels, tables = _read(file, Path(path))
+        return cls(Path(path), labels, tables)
 
     def index(self, label: str) -> int:
         """The index of a label, with or without ``__label__`` in front.
@@ -100,43 +99,40 @@ class FastTextModel:
         data: NDArray[np.uint8],
         tokens: Spans,
         wanted: Sequence[str] = (),
-        logits: bool = False,
+        end_of_line: bool = True,
     ) -> Prediction:
         """The best label of each text, and the scores of the labels ``wanted``, by name.
 
         Args:
             data: the bytes of the texts, as ``Documents.utf8`` gives them.
             tokens: (first, start, end): the words ``data[start[j]:end[j]]`` of text i are
-                ``first[i]:first[i + 1]``; ``fasttext_tokens`` gives those of the library. The end
-                of the line is added to every text.
-            logits: give these instead of probabilities, which saturate; not for a model with
-                hierarchical softmax.
+                ``first[i]:first[i + 1]``; ``fasttext_tokens`` gives those of the library.
+            end_of_line: add the word ``</s>`` to every text, as the library does. It is one word in
+                a text of any length, so it weighs more in short ones.
 
         Raises:
-            TamisError: for a label that the model has not, or logits that it has not.
+            TamisError: for a label that the model has not.
         """
-        if logits and self._tables.loss == HIERARCHICAL:
-            raise TamisError(f"{self.path.name} is a hierarchical softmax: it has no logits")
         first, start, end = (readonly(array) for array in tokens)
         count = len(first) - 1
         columns = np.array([self.index(label) for label in wanted], np.int64)
         top, top_probability = np.empty(count, np.int32), np.empty(count)
-        scores = np.empty((count, len(columns)))
+        scores, log_odds = np.empty((2, count, len(columns)))
         memory = self._borrow()
         kernels.predict(
-            *(self._tables, memory, readonly(data), first, start, end, readonly(columns)),
-            *(logits, top, top_probability, scores),
+            *(self._tables, memory, readonly(data), first, start, end, end_of_line),
+            *(readonly(columns), top, top_probability, scores, log_odds),
         )
         self._memories.append(memory)
-        return Prediction(top, top_probability, scores)
+        return Prediction(top, top_probability, scores, log_odds)
 
     def predict_text(
-        self, text: pa.LargeStringArray, wanted: Sequence[str] = (), logits: bool = False
+        self, text: pa.LargeStringArray, wanted: Sequence[str] = (), end_of_line: bool = True
     ) -> Prediction:
         """``predict`` for an Arrow array of strings, with the words of the library."""
         documents = Documents(pa.RecordBatch.from_pydict({TEXT: text.cast(pa.large_string())}))
         data, _ = documents.utf8()
-        return self.predict(data, fasttext_tokens(documents), wanted, logits)
+        return self.predict(data, fasttext_tokens(documents), wanted, end_of_line)
 
     def _borrow(self) -> Memory:
         """A memory of words that no other thread uses; what it holds does not change the result."""
@@ -182,18 +178,41 @@ def zero_word(path: Path, word: str) -> None:
     Raises:
         TamisError: if the file is no such model.
     """
-    content = np.memmap(path, np.uint8, "r+")
-    file = _File(content)
-    settings = _read_settings(file, path)
-    words, _, _, entry, names, _ = _read_dictionary(file, settings)
-    if file.numbers("?2q")[0]:
-        raise TamisError(f"{path} is quantised: its words have no rows of their own")
-    for row in range(words):
-        if names[entry[row] : entry[row + 1]].tobytes() == word.encode():
-            begin = file.at + 4 * settings.width * row
-            content[begin : begin + 4 * settings.width] = 0
-            break
-    content.flush()
+    with _opened(path, "r+") as file:
+        settings = _read_settings(file, path)
+        words, _, _, entry, names, _ = _read_dictionary(file, settings)
+        if file.numbers("?2q")[0]:
+            raise TamisError(f"{path} is quantised: its words have no rows of their own")
+        for row in range(words):
+            if names[entry[row] : entry[row + 1]].tobytes() == word.encode():
+                begin = file.at + 4 * settings.width * row
+                file.content[begin : begin + 4 * settings.width] = 0
+                break
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels of a model without ``__label__``, in the order of the file, which is that of how
+    often they occurred.
+
+    Raises:
+        TamisError: if the file is missing, damaged, or no supervised fastText model.
+    """
+    with _opened(path) as file:
+        labels: tuple[str, ...] = _read_dictionary(file, _read_settings(file, path))[1]
+        return labels
+
+
+@contextmanager
+def _opened(path: Path, mode: Literal["r", "r+"] = "r") -> Iterator[_File]:
+    """A file to be read as a model; what is wrong with it is a TamisError."""
+    try:
+        content = np.memmap(path, np.uint8, mode)
+    except (OSError, ValueError) as error:
+        raise TamisError(f"{path} cannot be read as a fastText model: {error}") from error
+    try:
+        yield _File(content)
+    except (struct.error, ValueError, UnicodeDecodeError, OverflowError) as error:
+        raise TamisError(f"{path} is damaged: {error}") from error
 
 
 class _File:

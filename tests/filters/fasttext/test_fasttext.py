@@ -109,13 +109,41 @@ def test_words_are_split_as_in_the_library():
     assert first.tolist() == [0, 8, 8, 9, 9]
 
 
-def test_logits_are_the_logarithms_of_the_odds(trained):
-    model = FastTextModel.load(trained("few_labels"))
+@pytest.mark.parametrize("name", ["few_labels", "words"])
+def test_log_odds_are_those_of_the_label_against_all_others(name, trained):
+    model = FastTextModel.load(trained(name))
     texts = pa.array(["the end of the world", "la fin"], pa.large_string())
-    probability = model.predict_text(texts, ["true", "false"]).scores - 1e-5
-    logits = model.predict_text(texts, ["true", "false"], logits=True).scores
-    odds = np.log(probability[:, 0] / probability[:, 1])
-    assert logits[:, 0] - logits[:, 1] == pytest.approx(odds, rel=1e-4)
+    prediction = model.predict_text(texts, model.labels)
+    probability = prediction.scores - 1e-5
+    odds = np.log(probability / (1.0 - probability))
+    assert prediction.log_odds == pytest.approx(odds, rel=1e-4)
+
+
+def test_log_odds_keep_the_order_where_probabilities_are_the_same(trained, tmp_path):
+    # The few labels once more, with an output matrix a thousand times as large.
+    whole = bytearray(trained("few_labels").read_bytes())
+    output = np.frombuffer(whole, np.float32, 2 * 16, len(whole) - 4 * 2 * 16)
+    whole[-4 * 2 * 16 :] = (output * 1000).tobytes()
+    (tmp_path / "sure.bin").write_bytes(whole)
+    model, plain = (
+        FastTextModel.load(tmp_path / "sure.bin"),
+        FastTextModel.load(trained("few_labels")),
+    )
+    texts = pa.array([f"the end of the {'and of the ' * n} world" for n in range(5)])
+    sure, usual = (one.predict_text(texts, ["true"]) for one in (model, plain))
+    assert len(np.unique(sure.scores)) == 1 and len(np.unique(usual.scores)) == 5
+    assert sure.log_odds == pytest.approx(1000 * usual.log_odds)
+
+
+def test_the_end_of_the_line_can_be_left_out(trained):
+    model = FastTextModel.load(trained("bigrams"))
+    once, twice = "the end of the world", "the end of the world the end of the world"
+    text = pa.array([once, once + " </s> more", twice, ""], pa.large_string())
+    with_end = model.predict_text(text, model.labels).scores
+    without = model.predict_text(text, model.labels, end_of_line=False).scores
+    assert np.abs(with_end - without)[:3].max(axis=1).min() > 1e-6
+    assert (without[0] == without[1]).all() and (with_end[0] == with_end[1]).all()
+    assert np.isnan(without[3]).all() and not np.isnan(with_end[3]).any()
 
 
 def test_a_small_memory_changes_nothing(trained, records, monkeypatch):
@@ -159,10 +187,9 @@ def test_labels_by_name(trained):
         model.index("zg")
 
 
-def test_hierarchical_softmax_has_no_logits(trained):
+def test_a_tree_has_no_log_odds(trained):
     model = FastTextModel.load(trained("hierarchical"))
-    with pytest.raises(TamisError, match="no logits"):
-        model.predict_text(pa.array(["a"], pa.large_string()), ["en"], logits=True)
+    assert np.isnan(model.predict_text(pa.array(["a"], pa.large_string()), ["en"]).log_odds).all()
 
 
 def test_a_truncated_file_is_one_sentence(trained, tmp_path):
