@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +30,27 @@ class Answer:
     """Whether it ended because no more tokens were allowed."""
 
 
+PLAIN = "{system}\n\n{user}\n\n"
+"""What models see that have no chat template of their own."""
+
+
+def plain_text(prompt: Prompt) -> str:
+    """The prompt as ``PLAIN`` has it, without the first two line ends if there is no system
+    prompt.
+    """
+    return (
+        PLAIN.format(system=prompt.system, user=prompt.user)
+        if prompt.system
+        else (f"{prompt.user}\n\n")
+    )
+
+
+def in_order(arriving: Iterator[tuple[int, Answer]], count: int) -> list[Answer]:
+    """The answers of ``Generator.arriving``, in the order of their prompts."""
+    found = dict(arriving)
+    return [found[number] for number in range(count)]
+
+
 class Generator(BaseModel):
     """A language model that answers. Its fields are its configuration; it is loaded, or reached,
     when first used.
@@ -51,6 +72,17 @@ class Generator(BaseModel):
         Raises:
             TamisError: if the model is not there, or does not answer.
         """
+
+    def arriving(
+        self, prompts: Sequence[Prompt], max_tokens: int, temperature: float = 0.0
+    ) -> Iterator[tuple[int, Answer]]:
+        """(number of the prompt, answer), each as soon as it is there, in any order. What it raises
+        it raises behind the answers that it still got.
+
+        Raises:
+            TamisError: as ``generate``.
+        """
+        yield from enumerate(self.generate(prompts, max_tokens, temperature))
 
     @abstractmethod
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
