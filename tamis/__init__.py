@@ -18,6 +18,7 @@ _PUBLIC = {
     "C4Quality": "tamis.filters.c4_quality",
     "Decontaminate": "tamis.filters.decontamination",
     "Documents": "tamis.pipeline.documents",
+    "Dsir": "tamis.scorers.dsir",
     "ExactDedup": "tamis.filters.dedup.exact",
     "Expand": "tamis.pipeline.stages",
     "Filter": "tamis.pipeline.stages",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
 
+    from tamis.scorers.dsir import Dsir as Dsir
     from tamis.scorers.fasttext import FastText as FastText
 
 

@@ -17,6 +17,7 @@ from tamis.pipeline.errors import RecipeError, nearest
 from tamis.pipeline.recipe import load_settings
 
 METHODS = {
+    "dsir": "tamis.scorers.dsir:FitDsir",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }
 
