@@ -36,8 +36,10 @@ _PUBLIC = {
     "Measure": "tamis.pipeline.stages",
     "MinHash": "tamis.filters.dedup.minhash",
     "ParagraphDedup": "tamis.filters.dedup.paragraphs",
+    "Perplexity": "tamis.scorers.perplexity",
     "Pii": "tamis.filters.pii",
     "Pipeline": "tamis.pipeline.pipeline",
+    "PredictiveStrength": "tamis.scorers.predictive_strength",
     "Quantity": "tamis.pipeline.stages",
     "RecipeError": "tamis.pipeline.errors",
     "Refine": "tamis.pipeline.stages",
@@ -113,6 +115,8 @@ if TYPE_CHECKING:
 
     from tamis.scorers.dsir import Dsir as Dsir
     from tamis.scorers.fasttext import FastText as FastText
+    from tamis.scorers.perplexity import Perplexity as Perplexity
+    from tamis.scorers.predictive_strength import PredictiveStrength as PredictiveStrength
 
 
 def __getattr__(name: str) -> Any:

@@ -40,6 +40,8 @@ STAGES = {
     "minhash": "tamis.filters.dedup.minhash:MinHash",
     "pii": "tamis.filters.pii:Pii",
     "paragraph_dedup": "tamis.filters.dedup.paragraphs:ParagraphDedup",
+    "perplexity": "tamis.scorers.perplexity:Perplexity",
+    "predictive_strength": "tamis.scorers.predictive_strength:PredictiveStrength",
     "score_toxicity": "tamis.filters.toxicity:ScoreToxicity",
     "semantic_dedup": "tamis.filters.dedup.semantic:SemanticDedup",
     "substring_dedup": "tamis.filters.dedup.substring:SubstringDedup",
