@@ -18,6 +18,7 @@ from tamis.pipeline.recipe import load_settings
 
 METHODS = {
     "dsir": "tamis.scorers.dsir:FitDsir",
+    "fasttext": "tamis.scorers.fasttext_fit:FitFastText",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }
 

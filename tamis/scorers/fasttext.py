@@ -77,10 +77,10 @@ class FastText(Measure):
         """
         labels = once(read_labels, self.model, "there is no model {path}")
         if self.label is not None:
-            return known_label(self.label, labels, self.model)
+            return _known(self.label, labels, self.model)
         noted = read_facts(self.model)
         if noted is not None and "label" in noted.settings:
-            return known_label(str(noted.settings["label"]), labels, self.model)
+            return _known(str(noted.settings["label"]), labels, self.model)
         label = POSITIVE.get(frozenset(labels))
         if label is None:
             raise TamisError(f"label: say which one of {self.model.name}: {_listed(labels)}")
@@ -98,12 +98,8 @@ class FastText(Measure):
         }
 
 
-def known_label(label: str, labels: Sequence[str], model: Path) -> str:
-    """The label, without ``__label__``.
-
-    Raises:
-        TamisError: if it is not among those of the model.
-    """
+def _known(label: str, labels: Sequence[str], model: Path) -> str:
+    """The label without ``__label__``; TamisError if it is not among those of the model."""
     name = label.removeprefix("__label__")
     if name not in labels:
         raise TamisError(f"{model.name} has no label {name}; it has {_listed(labels)}")
