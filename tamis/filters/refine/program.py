@@ -39,7 +39,9 @@ _TRUTH = re.compile(r"(True|False)(?!\w)")
 _NAME = string.ascii_letters + string.digits + "_"
 _NOTHING = re.compile(r"\s*\)")
 _AFTER = re.compile(r"\s*([,)])")
-_STRING_ENDS = re.compile(r"\s*(?:,\s*(?:source_str|target_str)\s*=|\)\s*(?:#|$))")
+_STRING_ENDS = re.compile(
+    r"\s*(?:,\s*(?:source_str|target_str|line_start|line_end|start|end|all)\s*=|\)\s*(?:#|$))"
+)
 _PLAIN = {quote: re.compile(rf"[^\\{quote}]*") for quote in "\"'"}
 _FIRST, _LAST = ("line_start", "start"), ("line_end", "end")
 
