@@ -138,12 +138,14 @@ def paid(generator: Generator, folder: str | Path) -> Paid:
     return total
 
 
-def default_folder() -> Path:
-    """Where answers are kept that no setting says a place for: ``$TAMIS_CACHE/answers``, else
-    ``~/.cache/tamis/answers``.
+def cache_folder(setting: str | bool) -> Path | None:
+    """The folder of a setting: the one that it names, for True ``$TAMIS_CACHE/answers`` or else
+    ``~/.cache/tamis/answers``, and None, which keeps nothing, for False.
     """
-    root = os.environ.get("TAMIS_CACHE") or Path("~/.cache/tamis").expanduser()
-    return Path(root) / "answers"
+    if isinstance(setting, str):
+        return Path(setting).expanduser()
+    root = Path(os.environ.get("TAMIS_CACHE") or "~/.cache/tamis").expanduser()
+    return root / "answers" if setting else None
 
 
 def _key(prompt: Prompt, max_tokens: int, temperature: float) -> str:

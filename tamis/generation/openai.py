@@ -226,9 +226,14 @@ class OpenAI(Generator):
                 trouble, wait = f"does not answer: {_sentence(error)}", None
             tries += 1
             if stop.is_set() or tries > (self.retries if self._reached else _FIRST_RETRIES):
-                raise TamisError(f"The server {self.url} {trouble} (asked {tries} times).")
+                raise TamisError(f"The server {self.url} {trouble}{self._hint(trouble, tries)}.")
             stop.wait(min(LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
             pause *= 2
+
+    def _hint(self, trouble: str, tries: int) -> str:
+        if self.api == "chat" and trouble.startswith("says 500"):
+            return "; a model without a chat template needs api: completions"
+        return f" (asked {tries} times)"
 
     def _read(self, client: Any, response: Any) -> Answer:
         status = response.status_code

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import xxhash
 from pydantic import Field
@@ -60,10 +61,11 @@ class Transformers(Generator):
     def arriving(
         self, prompts: Sequence[Prompt], max_tokens: int, temperature: float = 0.0
     ) -> Iterator[tuple[int, Answer]]:
-        loaded = self._loaded()
+        tokenizer = self._tokenizer()
         with _ONE_AT_A_TIME:
-            rows = loaded.encode(prompts)
-        room = [min(max_tokens, loaded.context - len(row)) for row in rows]
+            rows = tokenizer.encode(prompts)
+        model = self._model(tokenizer)
+        room = [min(max_tokens, model.context - len(row)) for row in rows]
         for number in (number for number, most in enumerate(room) if most < 1):
             yield number, Answer("", len(rows[number]), 0, cut=True)
         # Those that do not fit whole end at different lengths: each is its own batch.
@@ -76,15 +78,15 @@ class Transformers(Generator):
         for batch in batches:
             seeds = [_seed(self.seed, prompts[number]) for number in batch]
             with _ONE_AT_A_TIME:
-                answers = loaded.answer(
+                answers = model.answer(
                     [rows[number] for number in batch], room[batch[0]], temperature, seeds
                 )
             yield from zip(batch, answers, strict=True)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        loaded = self._loaded()
+        tokenizer = self._tokenizer()
         with _ONE_AT_A_TIME:
-            return [len(row) for row in loaded.encode_texts(texts)]
+            return [len(row) for row in tokenizer.encode_texts(texts)]
 
     def identity(self) -> str:
         (folder, *template) = self.models()
@@ -106,10 +108,21 @@ class Transformers(Generator):
             raise RecipeError(f"generator: there is no template {template}{nearest_file(template)}")
         return (folder, template)
 
-    def _loaded(self) -> _Loaded:
+    def _tokenizer(self) -> _Tokenizer:
         folder, *template = self.models()
         with _ONE_AT_A_TIME:
-            return _load(folder, self.device, self.dtype, self.template, *template)
+            loaded = _load_tokenizer(folder)
+        if template:
+            return _Tokenizer(loaded, template[0].read_text(encoding="utf-8"))
+        return _Tokenizer(loaded, None if self.template == "plain" else loaded.chat_template)
+
+    def _model(self, tokenizer: _Tokenizer) -> _Model:
+        folder = self.models()[0]
+        with _ONE_AT_A_TIME:
+            model = _load_model(folder, self.device, self.dtype)
+        text = model.config.get_text_config()
+        context = int(getattr(text, "max_position_embeddings", None) or 2048)
+        return _Model(model, tokenizer.loaded, context, _ends(model, tokenizer.loaded))
 
     def _batches(self, lengths: dict[int, int], max_tokens: int) -> Iterator[list[int]]:
         """Numbers of prompts that are answered together, the longest first."""
@@ -121,23 +134,19 @@ class Transformers(Generator):
             begin += size
 
 
-class _Loaded(NamedTuple):
-    """A model that is in memory."""
+class _Tokenizer(NamedTuple):
+    """What makes tokens of prompts."""
 
-    model: Any
-    tokenizer: Any
+    loaded: Any
     template: str | None
     """In Jinja; None for ``PLAIN``."""
-    context: int
-    ends: frozenset[int]
-    """The tokens that end an answer."""
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The tokens of each prompt in its template."""
         if self.template is not None:
             # The template has all special tokens.
             return self.encode_texts([self._templated(prompt) for prompt in prompts])
-        begin = self.tokenizer.bos_token_id
+        begin = self.loaded.bos_token_id
         begins = [] if begin is None else [begin]
         rows = self.encode_texts([plain_text(prompt) for prompt in prompts])
         return [begins + row for row in rows]
@@ -146,23 +155,33 @@ class _Loaded(NamedTuple):
         """The tokens of each text, without special ones around it."""
         if not texts:
             return []
-        rows = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        rows = self.loaded(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         return [list(row) for row in rows]
 
     def _templated(self, prompt: Prompt) -> str:
         system = [{"role": "system", "content": prompt.system}] if prompt.system else []
         messages = [*system, {"role": "user", "content": prompt.user}]
         try:
-            text = self.tokenizer.apply_chat_template(
+            text = self.loaded.apply_chat_template(
                 messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TamisError(
-                f"the chat template of {self.tokenizer.name_or_path} fails: {reason}; "
+                f"the chat template of {self.loaded.name_or_path} fails: {reason}; "
                 "template: plain does without it"
             ) from error
         return str(text)
+
+
+class _Model(NamedTuple):
+    """What writes answers."""
+
+    model: Any
+    tokenizer: Any
+    context: int
+    ends: frozenset[int]
+    """The tokens that end an answer."""
 
     def answer(
         self, rows: Sequence[list[int]], most: int, temperature: float, seeds: Sequence[int]
@@ -242,13 +261,18 @@ def _seed(seed: int, prompt: Prompt) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "little") >> 1
 
 
+@lru_cache(maxsize=2)
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with _explained(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 @lru_cache(maxsize=1)
-def _load(
-    folder: Path, device: str, dtype: str, template: str | None, file: Path | None = None
-) -> _Loaded:
-    """A model, loaded once in a process. Raises TamisError for a folder without one."""
+def _load_model(folder: Path, device: str, dtype: str) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     if device == "auto":
@@ -256,28 +280,24 @@ def _load(
     kind: Any = dtype
     if dtype != "auto" or device == "cpu":
         kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    display: Any = logging
+    display, load = cast(Any, logging), cast(Any, AutoModelForCausalLM.from_pretrained)
     display.disable_progress_bar()
     try:
         # Code that comes with a model is never run, and nothing is asked of the hub.
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        loading: Any = AutoModelForCausalLM.from_pretrained
-        model = loading(folder, dtype=kind, local_files_only=True).to(device).eval()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise TamisError(f"The model in {folder} cannot be loaded: {reason}") from error
+        with _explained(folder):
+            return load(folder, dtype=kind, local_files_only=True).to(device).eval()
     finally:
         display.enable_progress_bar()
-    text = model.config.get_text_config()
-    found = template
-    if template is None:
-        found = tokenizer.chat_template if tokenizer.chat_template else None
-    elif file is not None:
-        found = file.read_text(encoding="utf-8")
-    return _Loaded(
-        *(model, tokenizer, None if found == "plain" else found),
-        *(int(getattr(text, "max_position_embeddings", None) or 2048), _ends(model, tokenizer)),
-    )
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong while a model is loaded, in one sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TamisError(f"The model in {folder} cannot be loaded: {reason}") from error
 
 
 def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
