@@ -17,6 +17,7 @@ _PUBLIC = {
     "BadWords": "tamis.filters.bad_words",
     "C4Quality": "tamis.filters.c4_quality",
     "Decontaminate": "tamis.filters.decontamination",
+    "Difficulty": "tamis.scorers.difficulty",
     "Documents": "tamis.pipeline.documents",
     "Dsir": "tamis.scorers.dsir",
     "ExactDedup": "tamis.filters.dedup.exact",
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
 
+    from tamis.scorers.difficulty import Difficulty as Difficulty
     from tamis.scorers.dsir import Dsir as Dsir
     from tamis.scorers.fasttext import FastText as FastText
     from tamis.scorers.perplexity import Perplexity as Perplexity

@@ -26,6 +26,7 @@ STAGES = {
     "c4_quality": "tamis.filters.c4_quality:C4Quality",
     "datatrove": "tamis.pipeline.adapters.datatrove:Datatrove",
     "decontaminate": "tamis.filters.decontamination:Decontaminate",
+    "difficulty": "tamis.scorers.difficulty:Difficulty",
     "dsir": "tamis.scorers.dsir:Dsir",
     "exact_dedup": "tamis.filters.dedup.exact:ExactDedup",
     "extract": "tamis.filters.extraction:Extract",
