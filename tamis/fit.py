@@ -19,6 +19,7 @@ from tamis.pipeline.recipe import load_settings
 METHODS = {
     "dsir": "tamis.scorers.dsir:FitDsir",
     "fasttext": "tamis.scorers.fasttext_fit:FitFastText",
+    "perplexity": "tamis.scorers.perplexity_fit:FitPerplexity",
     "preselect": "tamis.scorers.preselect:FitPreSelect",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }

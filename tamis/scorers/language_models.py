@@ -15,7 +15,7 @@ token cannot.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -149,7 +149,7 @@ class KenLMModel:
 
     def __init__(self, path: Path, pieces: Path | None = None) -> None:
         self._model = _open_kenlm(path)
-        self._pieces = None if pieces is None else _open_pieces(pieces)
+        self._cut = split_words(pieces)
         self.tokenizer = str(path) if pieces is None else str(pieces)
 
     def nats(self, texts: Sequence[str]) -> Predicted:
@@ -162,13 +162,24 @@ class KenLMModel:
                 tokens[number] = len(words) + 1
         return Predicted(nats, tokens)
 
-    def _cut(self, text: str) -> list[str]:
+
+def split_words(pieces: Path | None = None) -> Callable[[str], list[str]]:
+    """Text to the words of an n-gram model: what stands between white space, or the pieces of a
+    SentencePiece model. A word that is written like a mark of KenLM is an unknown one.
+
+    Raises:
+        TamisError: if there is no such model, or the package is missing.
+    """
+    cut: Callable[[str], list[str]] = str.split if pieces is None else _open_pieces(pieces)
+
+    def words(text: str) -> list[str]:
         # KenLM stops reading at a zero byte.
-        text = text.replace("\0", " ")
-        words: list[str] = text.split() if self._pieces is None else self._pieces(text)
-        if _MARKERS.isdisjoint(words):
-            return words
-        return ["<unk>" if word in _MARKERS else word for word in words]
+        found = cut(text.replace("\0", " "))
+        if _MARKERS.isdisjoint(found):
+            return found
+        return ["<unk>" if word in _MARKERS else word for word in found]
+
+    return words
 
 
 def load_language_model(setting: ModelSetting) -> LanguageModel:

@@ -12,7 +12,6 @@ keeps a fraction or a band of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +23,7 @@ from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError
 from tamis.pipeline.stages import Measure, Measures, Quantity, count
 from tamis.scorers.ccnet import ccnet_normalize
-from tamis.scorers.language_models import ModelSetting, Predicted, open_language_model
+from tamis.scorers.language_models import ModelSetting, open_language_model
 
 Normalize = Literal["none", "ccnet", "ccnet_compatible"]
 
@@ -85,52 +84,39 @@ class Perplexity(Measure):
         return self.setting.is_ngram
 
     def measure(self, documents: Documents) -> Measures:
-        rows = np.flatnonzero(documents.alive)
-        texts = [_normalized(one or "", self.normalize) for one in _texts(documents, rows)]
-        found = self._predict(texts)
-        size = np.array([len(one.encode()) for one in texts], np.int64)
-        units = {
-            "token": found.tokens,
-            "byte": size,
-            "character": np.array([len(one) for one in texts], np.int64),
-        }
-        tokens = np.zeros(len(documents), np.int64)
-        tokens[rows] = found.tokens
+        rows, total = np.flatnonzero(documents.alive), len(documents)
+        texts = [one or "" for one in documents.text.take(rows).to_pylist()]
+        split = [sentences(one, self.normalize, self.lines) for one in texts]
+        row = np.repeat(rows, [len(one) for one in split])
+        flat = [sentence for one in split for sentence in one]
+        found = open_language_model(self.setting).nats(flat)
+        nats, tokens, bytes_, characters = (
+            np.bincount(row, values, total)
+            for values in (
+                *(found.nats, found.tokens),
+                *([len(one.encode()) for one in flat], [len(one) for one in flat]),
+            )
+        )
+        units = {"token": tokens, "byte": bytes_, "character": characters}[self.unit]
         return {
-            "score": _spread(np.exp(_per(found.nats, units[self.unit])), rows, len(documents)),
-            "bits_per_byte": _spread(_per(found.nats, size) / math.log(2), rows, len(documents)),
-            "tokens": tokens,
+            "score": np.exp(_ratio(nats, units, tokens > 0)),
+            "bits_per_byte": _ratio(nats, bytes_, tokens > 0) / math.log(2),
+            "tokens": tokens.astype(np.int64),
         }
 
-    def _predict(self, texts: Sequence[str]) -> Predicted:
-        model = open_language_model(self.setting)
-        if not (self.lines and self.setting.is_ngram):
-            return model.nats(texts)
-        split = [text.splitlines() for text in texts]
-        owner = np.repeat(np.arange(len(texts)), [len(one) for one in split])
-        found = model.nats([line for lines in split for line in lines])
-        nats = np.bincount(owner, found.nats, len(texts)).astype(np.float64)
-        tokens = np.bincount(owner, found.tokens, len(texts)).astype(np.int64)
-        return Predicted(nats, tokens)
+
+def sentences(text: str, normalize: Normalize, lines: bool) -> list[str]:
+    """What the model is given of a document: each line by itself, or the whole."""
+    parts = text.splitlines() if lines else [text]
+    if normalize == "none":
+        return parts
+    return [ccnet_normalize(one, normalize == "ccnet_compatible") for one in parts]
 
 
-def _texts(documents: Documents, rows: NDArray[np.int64]) -> list[str | None]:
-    texts: list[str | None] = documents.text.take(rows).to_pylist()
-    return texts
-
-
-def _normalized(text: str, how: Normalize) -> str:
-    return text if how == "none" else ccnet_normalize(text, how == "ccnet_compatible")
-
-
-def _per(nats: NDArray[np.float64], units: NDArray[np.int64]) -> NDArray[np.float64]:
+def _ratio(
+    nats: NDArray[Any], units: NDArray[Any], where: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """NaN where nothing was predicted."""
     found = np.full(len(nats), np.nan)
-    np.divide(nats, units, out=found, where=units > 0)
+    np.divide(nats, units, out=found, where=where)
     return found
-
-
-def _spread(values: NDArray[np.float64], rows: NDArray[np.int64], length: int) -> Any:
-    spread = np.full(length, np.nan)
-    spread[rows] = values
-    return spread

@@ -12,10 +12,13 @@ import pytest
 
 import tamis
 from tamis.demo import CORPUS
+from tamis.fit import fit
 from tamis.pipeline.errors import RecipeError, TamisError
+from tamis.scorers.artefact import read_facts
 from tamis.scorers.ccnet import ccnet_normalize
 from tamis.scorers.language_models import ModelSetting, open_language_model
 from tamis.scorers.ngram import train_ngram
+from tamis.scorers.perplexity_fit import FitPerplexity
 
 kenlm = pytest.importorskip("kenlm")
 
@@ -98,12 +101,37 @@ def test_perplexity_of_ccnet_is_of_pieces_and_the_end(by_hand: Path) -> None:
 def test_units_and_lines(by_hand: Path) -> None:
     per_byte = tamis.Perplexity(model=by_hand, unit="byte")
     assert np.log10(measured(per_byte, ["a  b"])["score"]) == pytest.approx(0.6 / 4, rel=1e-6)
+    assert math.isnan(measured(per_byte, [" \n "])["score"][0])
     per_character = tamis.Perplexity(model=by_hand, unit="character")
     assert np.log10(measured(per_character, ["é"])["score"]) == pytest.approx(2.0, rel=1e-6)
     lines = tamis.Perplexity(model=by_hand, lines=True)
     found = measured(lines, ["a b\n\na b", "\n", "a b"])
     assert found["tokens"] == [6, 0, 3]
     assert found["score"][0] == pytest.approx(found["score"][2]) and math.isnan(found["score"][1])
+
+
+def test_lines_are_told_apart_before_they_are_normalized(by_hand: Path) -> None:
+    lines = tamis.Perplexity(model=by_hand, lines=True, normalize="ccnet")
+    found = measured(lines, ["A B\nA b", "A b"])
+    assert found["tokens"] == [6, 3] and found["score"][0] == pytest.approx(found["score"][1])
+
+
+def test_a_trained_model_is_applied_as_it_was_trained(tmp_path: Path) -> None:
+    output = tmp_path / "models" / "demo.arpa"
+    config = {"data": str(CORPUS), "order": 3, "held_out": 0.1, "output": str(output)}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    said = fit("perplexity", tmp_path / "config.yaml")
+    artefact = read_facts(output)
+    assert artefact is not None and artefact.stage == "perplexity"
+    assert artefact.settings == {"pieces": None, "normalize": "ccnet", "lines": False}
+    percentiles = artefact.facts["percentiles"]
+    assert percentiles["10"] < percentiles["30"] < percentiles["60"] < percentiles["90"]
+    assert f"30th {percentiles['30']:.1f}" in said
+    before = output.read_bytes()
+    fit("perplexity", tmp_path / "config.yaml")
+    assert output.read_bytes() == before
+    with pytest.raises(RecipeError, match=r"ends in \.arpa"):
+        FitPerplexity(data="x", output=tmp_path / "model.bin")
 
 
 def test_sentence_pieces(tmp_path: Path) -> None:
