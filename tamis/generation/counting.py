@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from tamis.pipeline.recipe import nearest_file
 BYTES_PER_TOKEN = 3
 """Of the estimate: fewer than in English text (four), so that what is counted by it fits."""
 FILE = "tokenizer.json"
+
+_said: set[str] = set()
 
 Post = Callable[[dict[str, Any]], Any]
 """Sends a body to the tokenize address of a server; gives the JSON of its answer, None for none."""
@@ -65,8 +67,10 @@ def estimate(texts: Sequence[str]) -> list[int]:
     return [-(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN) for text in texts]
 
 
-@cache
 def _say_estimated() -> None:
+    if "estimated" in _said:
+        return
+    _said.add("estimated")
     warnings.warn(
         f"Tokens are estimated, one for each {BYTES_PER_TOKEN} bytes: the server does not count "
         "them, and the setting tokenizer names no tokenizer.json.",
