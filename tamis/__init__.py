@@ -46,7 +46,9 @@ _PUBLIC = {
     "Refine": "tamis.pipeline.stages",
     "Rule": "tamis.pipeline.stages",
     "Run": "tamis.pipeline.pipeline",
+    "Score": "tamis.scorers.score",
     "ScoreToxicity": "tamis.filters.toxicity",
+    "Select": "tamis.scorers.select",
     "SemanticDedup": "tamis.filters.dedup.semantic",
     "SubstringDedup": "tamis.filters.dedup.substring",
     "TamisError": "tamis.pipeline.errors",
@@ -119,6 +121,8 @@ if TYPE_CHECKING:
     from tamis.scorers.fasttext import FastText as FastText
     from tamis.scorers.perplexity import Perplexity as Perplexity
     from tamis.scorers.predictive_strength import PredictiveStrength as PredictiveStrength
+    from tamis.scorers.score import Score as Score
+    from tamis.scorers.select import Select as Select
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,8 @@ def describe_stage(kind: str) -> str:
         raise RecipeError(f"there is no stage {kind}{nearest(kind, stage_kinds())}")
     cls = stage_class(kind)
     lines = [inspect.getdoc(cls) or kind, "", "settings"]
-    for name, field in cls.model_fields.items():
+    for key, field in cls.model_fields.items():
+        name = field.alias or key
         default = (
             "required" if field.is_required() else field.get_default(call_default_factory=True)
         )

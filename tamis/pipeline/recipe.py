@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -499,12 +499,26 @@ def check_columns(recipe: Recipe, columns: Iterable[str], source: Source) -> lis
         problems += [
             f"{where}: {stage.name} needs the column {name}, which neither the input nor an "
             f"earlier stage provides{nearest(name, available)}"
-            for name in stage.requires()
-            if name not in available
+            for name in missing_columns(stage, available)
         ]
         if isinstance(stage, Measure):
             available += [f"{stage.name}.{quantity.name}" for quantity in stage.provides()]
     return problems
+
+
+@runtime_checkable
+class FindsColumns(Protocol):
+    """A stage that needs one of several columns, whichever is there."""
+
+    def missing(self, available: Sequence[str]) -> list[str]:
+        """What it needs and is not there."""
+
+
+def missing_columns(stage: Stage, available: Sequence[str]) -> list[str]:
+    """Columns that a stage needs and that are not there."""
+    if isinstance(stage, FindsColumns):
+        return stage.missing(available)
+    return [name for name in stage.requires() if name not in available]
 
 
 def nearest_file(path: Path) -> str:
