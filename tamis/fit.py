@@ -17,6 +17,7 @@ from tamis.pipeline.errors import RecipeError, nearest
 from tamis.pipeline.recipe import load_settings
 
 METHODS = {
+    "betr": "tamis.scorers.betr:FitBetr",
     "dsir": "tamis.scorers.dsir:FitDsir",
     "fasttext": "tamis.scorers.fasttext_fit:FitFastText",
     "perplexity": "tamis.scorers.perplexity_fit:FitPerplexity",

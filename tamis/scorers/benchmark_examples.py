@@ -89,7 +89,7 @@ def _rendered(record: Mapping[str, Any], place: str) -> str:
     """The right one of the requests that lm-eval logged."""
     given = record["arguments"]
     given = list(given.values()) if isinstance(given, dict) else given
-    pairs = [
+    pairs: list[Any] = [
         [one.get("arg_0"), one.get("arg_1")] if isinstance(one, dict) else one
         for one in (given if isinstance(given, list) else [])
     ]

@@ -93,9 +93,9 @@ def _deeper(covered: Int64, wanted: int) -> int:
     depth, as it did from half of it.
     """
     depth = len(covered)
-    half = covered[max(0, depth // 2 - 1)]
-    growth = math.log2(covered[-1] / half) if depth > 1 else 0.0
-    factor = (1.1 * wanted / covered[-1]) ** (1 / max(growth, 0.25))
+    half, whole = float(covered[max(0, depth // 2 - 1)]), float(covered[-1])
+    growth = math.log2(whole / half) if depth > 1 else 0.0
+    factor = float((1.1 * wanted / whole) ** (1 / max(growth, 0.25)))
     return math.ceil(depth * min(max(factor, 1.5), 16.0))
 
 

@@ -15,7 +15,7 @@ from tamis.pipeline.readers import (
     plan_slices,
     read_slice,
 )
-from tamis.pipeline.storage import shards_of
+from tamis.pipeline.storage import digest, shards_of
 
 
 class Corpus:
@@ -40,6 +40,10 @@ class Corpus:
             self._schema = declare_schema(self._input, files)
         except TamisError as error:
             raise type(error)(f"{what}: {error}") from None
+
+    def fingerprint(self) -> str:
+        """Changes when a file does."""
+        return digest([one.to_json() for one in self._slices])
 
     def __iter__(self) -> Iterator[Documents]:
         """Batches of documents in the order of the input."""
