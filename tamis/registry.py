@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "bad_words": "tamis.filters.bad_words:BadWords",
+    "betr": "tamis.scorers.betr:Betr",
     "c4_quality": "tamis.filters.c4_quality:C4Quality",
     "datatrove": "tamis.pipeline.adapters.datatrove:Datatrove",
     "decontaminate": "tamis.filters.decontamination:Decontaminate",
