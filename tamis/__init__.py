@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BadWords": "tamis.filters.bad_words",
     "C4Quality": "tamis.filters.c4_quality",
+    "Combine": "tamis.scorers.combine",
     "Decontaminate": "tamis.filters.decontamination",
     "Difficulty": "tamis.scorers.difficulty",
     "Documents": "tamis.pipeline.documents",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
 
+    from tamis.scorers.combine import Combine as Combine
     from tamis.scorers.difficulty import Difficulty as Difficulty
     from tamis.scorers.dsir import Dsir as Dsir
     from tamis.scorers.fasttext import FastText as FastText

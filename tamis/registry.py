@@ -25,6 +25,7 @@ STAGES = {
     "bad_words": "tamis.filters.bad_words:BadWords",
     "betr": "tamis.scorers.betr:Betr",
     "c4_quality": "tamis.filters.c4_quality:C4Quality",
+    "combine": "tamis.scorers.combine:Combine",
     "datatrove": "tamis.pipeline.adapters.datatrove:Datatrove",
     "decontaminate": "tamis.filters.decontamination:Decontaminate",
     "difficulty": "tamis.scorers.difficulty:Difficulty",
