@@ -63,11 +63,17 @@ def run(
 
 @app.command()
 def check(recipe: RecipePath, output: OutputOption = None, set_: SetOption = []) -> None:  # noqa: B006
-    """Check a recipe and print its plan: input, columns, phases, tasks, models."""
+    """Check a recipe and print its plan: input, columns, phases, tasks, models, and how much would
+    be asked of language models.
+    """
+    from tamis.pipeline.estimate import estimates
     from tamis.pipeline.pipeline import Pipeline
     from tamis.pipeline.plan import describe
 
-    typer.echo(describe(Pipeline.from_recipe(recipe, set_, output).plan()))
+    plan = Pipeline.from_recipe(recipe, set_, output).plan()
+    typer.echo(describe(plan))
+    for line in estimates(plan):
+        typer.echo(f"cost     {line}")
 
 
 @app.command()

@@ -46,7 +46,9 @@ class Step:
     reason: str = ""
     measures: tuple[Measured, ...] = ()
     comparison: str = ""
-    """How a duplicate differs from the document that was kept instead."""
+    """How a duplicate differs from the document that was kept instead, or a detail of several lines
+    (say, the program that changed the document).
+    """
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,10 @@ def _way(
             measured = tuple(one for one in known if one.value is not None)
             steps.append(Step(stage["name"], "not reached", "", measured))
             continue
-        reason = _reason(stage, final or (mine[0] if mine else None))
-        steps.append(Step(stage["name"], decision, reason, known))
+        said = final or (mine[0] if mine else None)
+        steps.append(
+            Step(stage["name"], decision, _reason(stage, said), known, _account(stage, said))
+        )
         ended = final is not None
     unnamed = [one for one in decisions if not one["stage"]]
     if unnamed:
@@ -204,6 +208,8 @@ def _reason(stage: dict[str, Any], decision: dict[str, Any] | None) -> str:
     detail = decision["detail"] or ""
     if decision["action"] == "failed":
         return detail
+    if "\n" in detail:
+        detail = ""
     told = f" ({stage['detail_means']} {detail})".replace("( ", "(") if detail else ""
     if decision["action"] == "changed":
         return f"{decision['value']:,.0f} bytes removed{told}"
@@ -213,6 +219,14 @@ def _reason(stage: dict[str, Any], decision: dict[str, Any] | None) -> str:
             comparison = f"{rule['measure']} = {value} {rule['comparison']} {threshold}"
             return f"{rule['rule']}: {comparison}{told}"
     return f"{decision['rule']}{told}"
+
+
+def _account(stage: dict[str, Any], decision: dict[str, Any] | None) -> str:
+    """A detail of several lines, to be shown line by line."""
+    if decision is None or decision["action"] == "failed" or "\n" not in (decision["detail"] or ""):
+        return ""
+    lines = [stage["detail_means"], *decision["detail"].split("\n")]
+    return "\n".join(plain(line, LONGEST_REASON) for line in lines if line)
 
 
 def _measures(

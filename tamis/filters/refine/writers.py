@@ -2,7 +2,7 @@
 
 A stage takes a writer as its setting ``writer``:
 
-    {model: FOLDER}                       the compact refiner (null: the one that comes along)
+    {model: FILE}                       the compact refiner (null: the one that comes along)
     {generator: {openai: {...}}}          a language model that was trained to write programs
     {column: NAME, document: NAME}        programs that the documents bring along
 
@@ -242,7 +242,7 @@ def read_writer(value: Any) -> ProgramWriter:
     if callable(value):
         return Function.of(value)
     if not isinstance(value, dict) or not value:
-        raise ValueError("it is {model: FOLDER}, {generator: {...}} or {column: NAME}")
+        raise ValueError("it is {model: FILE}, {generator: {...}} or {column: NAME}")
     kinds = [str(one) for one in value if one in _KINDS]
     if len(kinds) != 1:
         first = next(iter(value)) if not kinds else ""
