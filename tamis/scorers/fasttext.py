@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tamis.filters.fasttext import fasttext_tokens, load_model
+from tamis.filters.fasttext import load_model
 from tamis.filters.fasttext.model import read_labels
 from tamis.filters.once import once
 from tamis.pipeline.documents import Documents
@@ -88,13 +88,10 @@ class FastText(Measure):
 
     def measure(self, documents: Documents) -> Measures:
         label, model = self.positive(), load_model(self.model)
-        tokens = documents.memo("fasttext_tokens", lambda: fasttext_tokens(documents))
-        data, _ = documents.utf8()
-        said = model.predict(data, tokens, (label,), self.end_of_line)
-        wordless = np.diff(tokens[0]) == 0
+        said = model.predict_documents(documents, (label,), self.end_of_line)
         return {
-            "score": np.where(wordless, np.nan, said.scores[:, 0]),
-            "logit": np.where(wordless, np.nan, said.log_odds[:, 0]),
+            "score": np.where(said.words > 0, said.scores[:, 0], np.nan),
+            "logit": np.where(said.words > 0, said.log_odds[:, 0], np.nan),
         }
 
 

@@ -24,7 +24,7 @@ import xxhash
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from tamis.filters.fasttext import fasttext_tokens, load_model
+from tamis.filters.fasttext import load_model
 from tamis.filters.toxicity.training import area_under_curve, as_documents
 from tamis.fit import Fit
 from tamis.pipeline.documents import ID, TEXT
@@ -238,10 +238,9 @@ class _HeldOut:
         once = sorted({text: row for row, text in reversed([*enumerate(self.texts)])}.values())
         truth = np.array([self.labels[row] == positive for row in once], np.bool_)
         documents = as_documents([self.texts[row] for row in once])
-        tokens = fasttext_tokens(documents)
-        said = load_model(path).predict(documents.utf8()[0], tokens, (positive,))
+        said = load_model(path).predict_documents(documents, (positive,))
         order = said.scores[:, 0] if np.isnan(said.log_odds).all() else said.log_odds[:, 0]
-        return measure_quality(order, said.scores[:, 0], truth, np.diff(tokens[0]))
+        return measure_quality(order, said.scores[:, 0], truth, said.words)
 
 
 def measure_quality(

@@ -31,10 +31,10 @@ out.
 KEY_BYTES = 32
 """A remembered word has at most so many bytes: they are its key, so nothing collides."""
 
-_BASIS = np.uint32(2166136261)
+FNV_BASIS = np.uint32(2166136261)
+"""The hash of an empty word."""
 _PRIME = np.uint32(16777619)
-_HIGH = np.uint32(0xFFFFFF00)
-_NGRAM_FACTOR = np.uint64(116049371)
+NGRAM_FACTOR = np.uint64(116049371)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _OPEN, _CLOSE = np.uint8(ord("<")), np.uint8(ord(">"))
 _LABEL_PREFIX = np.frombuffer(b"__label__", np.uint8)
@@ -90,20 +90,17 @@ class Memory(NamedTuple):
 
 
 @kernel
-def _step(hashed: Any, byte: Any) -> Any:
+def step(hashed: Any, byte: Any) -> Any:
     """FNV-1a with the library's signed bytes."""
-    wide = np.uint32(byte)
-    if byte >= np.uint8(128):
-        wide |= _HIGH
-    return np.uint32((hashed ^ wide) * _PRIME)
+    return np.uint32((hashed ^ np.uint32(np.int32(np.int8(byte)))) * _PRIME)
 
 
 @kernel
 def fnv(data: UInt8s, begin: Any, end: Any) -> Any:
     """The 32-bit hash of a word."""
-    hashed = _BASIS
+    hashed = FNV_BASIS
     for at in range(begin, end):
-        hashed = _step(hashed, data[at])
+        hashed = step(hashed, data[at])
     return hashed
 
 
@@ -202,16 +199,16 @@ def _add_subwords(
         byte = _bracketed(data, begin, size, first)
         if byte & 0xC0 == 0x80:
             continue
-        hashed = _BASIS
+        hashed = FNV_BASIS
         at = first
         for length in range(1, longest + 1):
             if at >= size + 2:
                 break
-            hashed = _step(hashed, byte)
+            hashed = step(hashed, byte)
             at += 1
             byte = _bracketed(data, begin, size, at)
             while at < size + 2 and byte & 0xC0 == 0x80:
-                hashed = _step(hashed, byte)
+                hashed = step(hashed, byte)
                 at += 1
                 byte = _bracketed(data, begin, size, at)
             alone = length == 1 and (first == 0 or at == size + 2)
@@ -251,6 +248,19 @@ def _place(key: Any, places: Any) -> Any:
 
 
 @kernel
+def is_label(data: UInt8s, begin: Any, end: Any) -> Any:
+    """Whether a word begins like a label: it is none of the words of a text."""
+    prefix = min(begin + _LABEL_PREFIX.size, end)
+    return _equal(data, begin, prefix, _LABEL_PREFIX, 0, _LABEL_PREFIX.size)
+
+
+@kernel
+def is_end(data: UInt8s, begin: Any, end: Any) -> Any:
+    """Whether a word is the one that the library takes for the end of the line."""
+    return _equal(data, begin, end, END_OF_LINE, 0, END_OF_LINE.size)
+
+
+@kernel
 def remember(
     model: Tables, memory: Memory, data: UInt8s, begin: Any, end: Any, place: Any, key: Any
 ) -> None:
@@ -264,11 +274,9 @@ def remember(
     for k in range(totals.shape[1]):
         totals[place, k] = model.rows[found, k] if 0 <= found < model.words else np.float32(0)
     features = np.int64(found >= 0)
-    prefix = min(begin + _LABEL_PREFIX.size, end)
-    named = found < 0 and _equal(data, begin, prefix, _LABEL_PREFIX, 0, _LABEL_PREFIX.size)
-    if found >= model.words or named:
+    if found >= model.words or (found < 0 and is_label(data, begin, end)):
         features = np.int64(-1)
-    elif model.longest and not _equal(data, begin, end, END_OF_LINE, 0, END_OF_LINE.size):
+    elif model.longest and not is_end(data, begin, end):
         features += _add_subwords(model, data, begin, end, totals, place)
     counts[place] = features
 
@@ -293,7 +301,7 @@ def _add_ngrams(
     features = 0
     extended = np.uint64(np.int64(np.int32(hashed)))
     for k in range(known - 1, -1, -1):
-        joined = opened[k] * _NGRAM_FACTOR + extended
+        joined = opened[k] * NGRAM_FACTOR + extended
         row = _row(words, kept, pruned, np.int64(joined % bucket))
         if row >= 0:
             for column in range(total.size):
@@ -406,11 +414,9 @@ def _put_leaves(model: Tables, values: Float64s, labels: Float64s) -> None:
 
 
 @kernel
-def _put_probabilities(model: Tables, values: Float64s, labels: Float64s) -> None:
-    """The probability of each label from the logits, as the library reports it but not above 1."""
-    if model.loss == HIERARCHICAL:
-        _put_leaves(model, values, labels)
-    elif model.loss == SOFTMAX:
+def put_probabilities(loss: Any, values: Float64s, labels: Float64s) -> None:
+    """The probability of each label from the logits, as the library reports it."""
+    if loss == SOFTMAX:
         highest, total = values[0], 0.0
         for k in range(labels.size):
             highest = max(highest, values[k])
@@ -425,13 +431,13 @@ def _put_probabilities(model: Tables, values: Float64s, labels: Float64s) -> Non
 
 
 @kernel
-def _log_odds(model: Tables, values: Float64s, label: Any) -> Any:
+def log_odds(loss: Any, values: Float64s, label: Any) -> Any:
     """The logarithm of the odds of a label against all others, from the logits: it goes on where
     the probability is as good as 0 or 1. NaN for a tree.
     """
-    if model.loss == HIERARCHICAL:
+    if loss == HIERARCHICAL:
         return np.nan
-    if model.loss != SOFTMAX:
+    if loss != SOFTMAX:
         return values[label]
     highest, total = -np.inf, 0.0
     for k in range(values.size):
@@ -478,16 +484,20 @@ def predict(
             continue
         hidden /= features
         _put_logits(model, hidden, values)
-        _put_probabilities(model, values, labels)
+        if model.loss == HIERARCHICAL:
+            _put_leaves(model, values, labels)
+        else:
+            put_probabilities(model.loss, values, labels)
         best = np.argmax(labels)
         top[text], top_probability[text] = best, min(labels[best], 1.0)
         for k in range(wanted.size):
             found[text, k] = min(labels[wanted[k]], 1.0)
-            odds[text, k] = _log_odds(model, values, wanted[k])
+            odds[text, k] = log_odds(model.loss, values, wanted[k])
 
 
 @kernel
-def _separates(byte: Any) -> Any:
+def separates(byte: Any) -> Any:
+    """Whether a byte stands between words."""
     return byte == 32 or 9 <= byte <= 13 or byte == 0
 
 
@@ -507,10 +517,10 @@ def split(
     for doc in range(alive.size):
         at, stop = offsets[doc], offsets[doc + 1]
         while alive[doc] and at < stop:
-            while at < stop and _separates(data[at]):
+            while at < stop and separates(data[at]):
                 at += 1
             begin = at
-            while at < stop and not _separates(data[at]):
+            while at < stop and not separates(data[at]):
                 at += 1
             if at > begin:
                 if start.size:

@@ -13,6 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tamis.filters.fasttext import kernels
+from tamis.filters.fasttext.collapsed import (
+    Collapsed,
+    collapse,
+    keep,
+    open_kept,
+    predict_collapsed,
+    relative,
+)
 from tamis.filters.fasttext.kernels import HIERARCHICAL, Memory, Tables
 from tamis.filters.once import once
 from tamis.filters.text.bitmap import empty, readonly, text_arrays
@@ -43,6 +51,8 @@ class Prediction(NamedTuple):
     """
     top_probability: NDArray[np.float64]
     """(n,) between 0 and 1; NaN where ``top`` is -1."""
+    words: NDArray[np.int64]
+    """(n,) how many words each text has."""
     scores: NDArray[np.float64]
     """(n, wanted) the probabilities of the labels that were asked for."""
     log_odds: NDArray[np.float64]
@@ -60,7 +70,7 @@ class FastTextModel:
     very many words the library's own rounding shows.
     """
 
-    def __init__(self, path: Path, labels: tuple[str, ...], tables: Tables) -> None:
+    def __init__(self, path: Path, labels: tuple[str, ...], tables: Tables | Collapsed) -> None:
         self.path = path
         self.labels = labels
         self._tables = tables
@@ -72,14 +82,21 @@ class FastTextModel:
         """Read a ``.bin`` or ``.ftz`` file of a supervised model.
 
         The matrix of a large model is memory-mapped; if there are few labels it is multiplied by
-        the output matrix instead, and the file read once. A quantised matrix is decoded.
+        the output matrix instead, and the file read once: see ``collapsed``. A quantised matrix is
+        decoded.
 
         Raises:
             TamisError: if the file is missing, damaged, or no supervised fastText model.
         """
-        with _opened(Path(path)) as file:
-            labels, tables = _read(file, Path(path))
-        return cls(Path(path), labels, tables)
+        path = Path(path)
+        kept = open_kept(path)
+        if kept is not None:
+            return cls(path, *kept)
+        with _opened(path) as file:
+            labels, tables = _read(file, path)
+        if isinstance(tables, Collapsed):
+            tables = keep(path, labels, tables)
+        return cls(path, labels, tables)
 
     def index(self, label: str) -> int:
         """The index of a label, with or without ``__label__`` in front.
@@ -106,40 +123,73 @@ class FastTextModel:
         Args:
             data: the bytes of the texts, as ``Documents.utf8`` gives them.
             tokens: (first, start, end): the words ``data[start[j]:end[j]]`` of text i are
-                ``first[i]:first[i + 1]``; ``fasttext_tokens`` gives those of the library.
+                ``first[i]:first[i + 1]``, those of ``fasttext_tokens`` that are together.
             end_of_line: add the word ``</s>`` to every text, as the library does. It is one word in
                 a text of any length, so it weighs more in short ones.
 
         Raises:
             TamisError: for a label that the model has not.
         """
+        if isinstance(self._tables, Collapsed):
+            spans = _spanned(tokens)
+            return self._predict_spans(self._tables, data, *spans, wanted, end_of_line)
         first, start, end = (readonly(array) for array in tokens)
-        count = len(first) - 1
-        columns = np.array([self.index(label) for label in wanted], np.int64)
-        top, top_probability = np.empty(count, np.int32), np.empty(count)
-        scores, log_odds = np.empty((2, count, len(columns)))
-        memory = self._borrow()
+        columns, said = self._asked(wanted), _unsaid(len(first) - 1, len(wanted))
+        said.words[:] = np.diff(first)
+        memory = self._borrow(self._tables)
         kernels.predict(
             *(self._tables, memory, readonly(data), first, start, end, end_of_line),
-            *(readonly(columns), top, top_probability, scores, log_odds),
+            *(columns, said.top, said.top_probability, said.scores, said.log_odds),
         )
         self._memories.append(memory)
-        return Prediction(top, top_probability, scores, log_odds)
+        return said
+
+    def predict_documents(
+        self, documents: Documents, wanted: Sequence[str] = (), end_of_line: bool = True
+    ) -> Prediction:
+        """``predict`` for the documents that are alive, with the words of the library; the others
+        are taken for empty.
+        """
+        data, offsets = documents.utf8()
+        if isinstance(self._tables, Collapsed):
+            begin = offsets[:-1]
+            end = np.where(documents.alive, offsets[1:], begin)
+            return self._predict_spans(self._tables, data, begin, end, wanted, end_of_line)
+        return self.predict(data, fasttext_tokens(documents), wanted, end_of_line)
+
+    def _predict_spans(
+        self,
+        model: Collapsed,
+        data: NDArray[np.uint8],
+        begin: NDArray[np.int64],
+        end: NDArray[np.int64],
+        wanted: Sequence[str],
+        end_of_line: bool,
+    ) -> Prediction:
+        columns, said = self._asked(wanted), _unsaid(len(begin), len(wanted))
+        predict_collapsed(
+            *(model, readonly(data), readonly(begin), readonly(end), end_of_line, columns),
+            *(said.top, said.top_probability, said.scores, said.log_odds, said.words),
+        )
+        return said
+
+    def _asked(self, wanted: Sequence[str]) -> NDArray[np.int64]:
+        """Where the labels asked for are."""
+        return readonly(np.array([self.index(label) for label in wanted], np.int64))
 
     def predict_text(
         self, text: pa.LargeStringArray, wanted: Sequence[str] = (), end_of_line: bool = True
     ) -> Prediction:
         """``predict`` for an Arrow array of strings, with the words of the library."""
         documents = Documents(pa.RecordBatch.from_pydict({TEXT: text.cast(pa.large_string())}))
-        data, _ = documents.utf8()
-        return self.predict(data, fasttext_tokens(documents), wanted, end_of_line)
+        return self.predict_documents(documents, wanted, end_of_line)
 
-    def _borrow(self) -> Memory:
+    def _borrow(self, tables: Tables) -> Memory:
         """A memory of words that no other thread uses; what it holds does not change the result."""
         try:
             return self._memories.pop()
         except IndexError:
-            width = self._tables.rows.shape[1]
+            width = tables.rows.shape[1]
             size = 4 * width + kernels.KEY_BYTES + 8
             places = 1 << max((_MEMORY_BYTES // size).bit_length() - 1, 0)
             # No word has a key of zeros: they end words.
@@ -148,8 +198,24 @@ class FastTextModel:
             total = np.zeros((places + 2, width), np.float32)
             memory = Memory(key, hashes, features, total)
             line, nothing = kernels.END_OF_LINE, (np.uint64(0),) * 4
-            kernels.remember(self._tables, memory, line, 0, len(line), places + 1, nothing)
+            kernels.remember(tables, memory, line, 0, len(line), places + 1, nothing)
             return memory
+
+
+def _unsaid(texts: int, wanted: int) -> Prediction:
+    """A prediction to be filled in."""
+    scores, log_odds = np.empty((2, texts, wanted))
+    top, words = np.empty(texts, np.int32), np.empty(texts, np.int64)
+    return Prediction(top, np.empty(texts), words, scores, log_odds)
+
+
+def _spanned(tokens: Spans) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the words of each text begin and end."""
+    first, start, end = tokens
+    begin, behind = np.zeros((2, len(first) - 1), np.int64)
+    some = np.flatnonzero(np.diff(first))
+    begin[some], behind[some] = start[first[some]], end[first[some + 1] - 1]
+    return begin, behind
 
 
 def fasttext_tokens(documents: Documents) -> Spans:
@@ -249,7 +315,7 @@ class _Settings(NamedTuple):
     longest: int
 
 
-def _read(file: _File, path: Path) -> tuple[tuple[str, ...], Tables]:
+def _read(file: _File, path: Path) -> tuple[tuple[str, ...], Tables | Collapsed]:
     settings = _read_settings(file, path)
     words, labels, counts, entry, names, pruned = _read_dictionary(file, settings)
     quantised = file.numbers("?")[0]
@@ -265,6 +331,11 @@ def _read(file: _File, path: Path) -> tuple[tuple[str, ...], Tables]:
     if settings.loss == HIERARCHICAL:
         left, right = _huffman_tree(counts)
     multiplied = settings.loss != HIERARCHICAL and 2 * len(labels) <= settings.width
+    if multiplied and settings.longest == 0 and not pruned.size and len(labels) > 1:
+        bucket = settings.bucket if settings.ngram > 1 else 0
+        product = _multiply(rows[: words + bucket], relative(output, settings.loss))
+        shape = (bucket, settings.ngram, len(labels), settings.loss)
+        return labels, collapse(names, entry, product, words, shape)
     if multiplied:
         rows, output = _multiply(rows, output), np.zeros((len(labels), 0), np.float32)
     slots = np.full(1 << (2 * len(entry)).bit_length(), -1, np.int32)

@@ -1,0 +1,369 @@
+"""Models of words and word n-grams with few labels, multiplied out: a word costs one look-up.
+
+What a feature adds to the logits is the product of its row and the output matrix. Here it is
+computed once for every feature, and a model of 1 GB with two labels becomes a table of 40 MB; of a
+softmax only differences of logits matter, so there is one number less than there are labels. A
+word's entry is found by two hashes of it, of which 64 bits are compared: that another word has them
+too has a chance of 2^-64.
+
+The table of a large model is kept in the cache folder and mapped into memory, so that the processes
+of a machine share one, and the next one has it without reading the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from tamis.filters.fasttext.kernels import (
+    END_OF_LINE,
+    FNV_BASIS,
+    NGRAM_FACTOR,
+    SOFTMAX,
+    Float32s,
+    Float64s,
+    fnv,
+    is_end,
+    is_label,
+    log_odds,
+    put_probabilities,
+    separates,
+    step,
+)
+from tamis.filters.text.bitmap import Int32s, Int64s, UInt8s, UInt64s, readonly
+from tamis.kernel import kernel
+
+ENTRY = np.dtype([("key", "<u8"), ("row", "<i4"), ("first", "<f4")])
+"""A word: its key, its row (-1 for none), and the first number of that row."""
+
+BLOCK = 128
+"""Words that are hashed before the first of them is looked up; by then their entries are near."""
+
+_CACHED_FROM = 1 << 26
+"""Bytes of a model file whose table is worth keeping."""
+_MOST_CACHED = 8
+_LAYOUT = 1
+"""Raise it when a table of this version cannot be read by an earlier one."""
+
+_BASIS = np.uint64(14695981039346656037)
+_PRIME = np.uint64(1099511628211)
+_SHIFT = np.uint64(20)
+_LESS, _UNDERSCORE = np.uint8(ord("<")), np.uint8(ord("_"))
+
+
+class Collapsed(NamedTuple):
+    """A model as the kernel takes it; all arrays are read only."""
+
+    table: NDArray[Any]
+    """The words by their key; a power of two long, at most half full."""
+    rows: Float32s
+    """(words + buckets, width): what a feature adds to each logit. The width is the number of
+    labels; one less for a softmax, whose logits are those above that of the last label.
+    """
+    words: int
+    bucket: int
+    """Buckets of n-grams, 0 without n-grams."""
+    ngram: int
+    labels: int
+    loss: int
+    end_row: int
+    """The row of the end of the line, -1 if the model does not know it."""
+
+
+def collapse(
+    names: NDArray[np.uint8],
+    entry: NDArray[np.int64],
+    rows: NDArray[np.float32],
+    words: int,
+    settings: tuple[int, int, int, int],
+) -> Collapsed:
+    """The table of a model whose rows are multiplied out.
+
+    Word k is ``names[entry[k]:entry[k + 1]]``; ``settings`` is (bucket, ngram, labels, loss).
+    """
+    table = np.zeros(1 << max(2 * words - 1, 1).bit_length(), ENTRY)
+    table["row"] = -1
+    _fill(readonly(names), readonly(entry), readonly(rows), words, table)
+    end = END_OF_LINE.tobytes()
+    lengths = np.flatnonzero(np.diff(entry[: words + 1]) == len(end))
+    found = [k for k in lengths if names[entry[k] : entry[k + 1]].tobytes() == end]
+    end_row = int(found[0]) if found else -1
+    return Collapsed(readonly(table), readonly(rows), words, *settings, end_row)
+
+
+def open_kept(path: Path) -> tuple[tuple[str, ...], Collapsed] | None:
+    """(labels, table) of a model from the cache folder; None if it is not there."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return _open(_folder(path))
+    return None
+
+
+def keep(path: Path, labels: tuple[str, ...], model: Collapsed) -> Collapsed:
+    """Put the table of a large model into the cache folder, and give the one that is mapped from
+    there; the same table if the model is small or nothing can be written.
+    """
+    if path.stat().st_size < _CACHED_FROM:
+        return model
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        _store(_folder(path), labels, model)
+        return _open(_folder(path))[1]
+    return model
+
+
+def _folder(path: Path) -> Path:
+    stat = path.stat()
+    identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}\0{_LAYOUT}"
+    return _cache() / xxhash.xxh3_128_hexdigest(identity)
+
+
+def _cache() -> Path:
+    from tamis.filters.text.spacy_words import cache_folder
+
+    return cache_folder() / "fasttext"
+
+
+def _open(folder: Path) -> tuple[tuple[str, ...], Collapsed]:
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    table = np.load(folder / "table.npy", mmap_mode="r")
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
+    if table.dtype != ENTRY or rows.shape[0] != facts["words"] + facts["bucket"]:
+        raise ValueError("it is not the table that was written")
+    os.utime(folder)
+    labels = tuple(facts.pop("names"))
+    return labels, Collapsed(readonly(table), readonly(rows), **facts)
+
+
+def _store(folder: Path, labels: tuple[str, ...], model: Collapsed) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="writing-", dir=folder.parent))
+    try:
+        np.save(made / "table.npy", model.table)
+        np.save(made / "rows.npy", model.rows)
+        facts = {**model._asdict(), "names": labels}
+        del facts["table"], facts["rows"]
+        (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        made.replace(folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    there = [one for one in folder.parent.iterdir() if not one.name.startswith("writing-")]
+    for one in sorted(there, key=lambda one: one.stat().st_mtime)[:-_MOST_CACHED]:
+        shutil.rmtree(one, ignore_errors=True)
+
+
+def _prefetch(_typing: Any, array: Any, _index: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        )
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(function, [pointer, *(ir.Constant(number, value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+prefetch: Callable[..., None] = intrinsic(_prefetch)
+"""Begin to fetch element ``index`` of an array in memory order, to be read soon."""
+
+
+@kernel
+def _key_step(key: Any, byte: Any) -> Any:
+    """64-bit FNV-1a."""
+    return (key ^ np.uint64(byte)) * _PRIME
+
+
+@kernel
+def _fill(names: UInt8s, entry: Int64s, rows: Float32s, words: Any, table: Any) -> None:
+    mask = table.size - 1
+    for k in range(words):
+        key = _BASIS
+        for at in range(entry[k], entry[k + 1]):
+            key = _key_step(key, names[at])
+        slot = np.int64(key >> _SHIFT) & mask
+        while table[slot].row >= 0:
+            slot = (slot + 1) & mask
+        table[slot].key = key
+        table[slot].row = k
+        table[slot].first = rows[k, 0]
+
+
+@kernel
+def _add_grams(
+    model: Collapsed, hashed: Any, opened: UInt64s, known: Any, grams: Int64s, count: Any
+) -> Any:
+    """Put the rows of the n-grams that end with a word into ``grams``, and fetch them.
+
+    ``opened[:known]`` are the hashes of the n-grams that end with the word before it, by length;
+    they become those that end with this one. Returns how many there are in ``grams``.
+    """
+    width = model.rows.shape[1]
+    extended = np.uint64(np.int64(np.int32(hashed)))
+    for k in range(known - 1, -1, -1):
+        joined = opened[k] * NGRAM_FACTOR + extended
+        row = model.words + np.int64(joined % np.uint64(model.bucket))
+        prefetch(model.rows, row * width)
+        grams[count] = row
+        count += 1
+        if k + 1 < opened.size:
+            opened[k + 1] = joined
+    opened[0] = extended
+    return count
+
+
+@kernel
+def _read_block(
+    model: Collapsed, data: UInt8s, at: Any, stop: Any, opened: UInt64s, known: Any, work: Any
+) -> Any:
+    """Read up to BLOCK words, as the library splits them, and fetch their entries.
+
+    Gives (words, n-grams, how many of ``opened`` are known, where the text goes on); the last is
+    -1 at its end, which the word ``</s>`` is too.
+    """
+    table, ngram = model.table, model.ngram
+    keys, grams = work
+    mask = table.size - 1
+    words = count = np.int64(0)
+    while words < keys.size:
+        while at < stop and separates(data[at]):
+            at += 1
+        begin, key, hashed = at, _BASIS, FNV_BASIS
+        while at < stop and not separates(data[at]):
+            hashed, key = step(hashed, data[at]), _key_step(key, data[at])
+            at += 1
+        if at == begin:
+            return words, count, known, np.int64(-1)
+        if data[begin] == _LESS and is_end(data, begin, at):
+            return words, count, known, np.int64(-1)
+        if data[begin] == _UNDERSCORE and is_label(data, begin, at):
+            continue
+        prefetch(table, np.int64(key >> _SHIFT) & mask)
+        keys[words] = key
+        words += 1
+        if ngram > 1:
+            count = _add_grams(model, hashed, opened, known, grams, count)
+            known = min(known + 1, ngram - 1)
+    return words, count, known, np.int64(at)
+
+
+@kernel
+def _add_words(model: Collapsed, keys: UInt64s, words: Any, hidden: Float64s) -> Any:
+    """Add the rows of the words that the model knows; returns how many these are."""
+    table, rows = model.table, model.rows
+    mask, width = table.size - 1, hidden.size
+    features, total = np.int64(0), 0.0
+    for k in range(words):
+        slot = np.int64(keys[k] >> _SHIFT) & mask
+        while table[slot].row >= 0:
+            if table[slot].key == keys[k]:
+                total += table[slot].first
+                for column in range(1, width):
+                    hidden[column] += rows[table[slot].row, column]
+                features += 1
+                break
+            slot = (slot + 1) & mask
+    hidden[0] += total
+    return features
+
+
+@kernel
+def _add_rows(rows: Float32s, which: Int64s, count: Any, hidden: Float64s) -> None:
+    for column in range(hidden.size):
+        total = 0.0
+        for k in range(count):
+            total += rows[which[k], column]
+        hidden[column] += total
+
+
+@kernel
+def _sum_features(
+    model: Collapsed,
+    data: UInt8s,
+    begin: Any,
+    stop: Any,
+    ends: bool,
+    opened: UInt64s,
+    work: Any,
+    hidden: Float64s,
+) -> Any:
+    """The sum of the rows of all features of one text; gives how many there are, and how many words
+    the text has.
+    """
+    keys, grams = work
+    features = known = all_words = np.int64(0)
+    at: Any = np.int64(begin)
+    while at >= 0:
+        words, count, known, at = _read_block(model, data, at, stop, opened, known, work)
+        features += _add_words(model, keys, words, hidden) + count
+        _add_rows(model.rows, grams, count, hidden)
+        all_words += words
+    if ends:
+        count = np.int64(0)
+        if model.ngram > 1:
+            hashed = fnv(END_OF_LINE, 0, END_OF_LINE.size)
+            count = _add_grams(model, hashed, opened, known, grams, count)
+        if model.end_row >= 0:
+            grams[count] = model.end_row
+            count += 1
+        _add_rows(model.rows, grams, count, hidden)
+        features += count
+    return features, all_words
+
+
+@kernel
+def predict_collapsed(
+    model: Collapsed,
+    data: UInt8s,
+    begin: Int64s,
+    end: Int64s,
+    ends: bool,
+    wanted: Int64s,
+    top: Int32s,
+    top_probability: Float64s,
+    found: Float64s,
+    odds: Float64s,
+    words: Int64s,
+) -> None:
+    """``kernels.predict`` for the texts ``data[begin[i]:end[i]]``; ``words`` is how many each
+    has.
+    """
+    hidden = np.zeros(model.rows.shape[1])
+    values, labels = np.zeros(model.labels), np.zeros(model.labels)
+    opened = np.zeros(max(model.ngram - 1, 1), np.uint64)
+    work = np.zeros(BLOCK, np.uint64), np.zeros(BLOCK * opened.size + 1, np.int64)
+    for text in range(top.size):
+        hidden[:] = 0.0
+        features, words[text] = _sum_features(
+            model, data, begin[text], end[text], ends, opened, work, hidden
+        )
+        if features == 0:
+            top[text], top_probability[text] = -1, np.nan
+            found[text, :] = odds[text, :] = np.nan
+            continue
+        values[: hidden.size] = hidden / features
+        put_probabilities(model.loss, values, labels)
+        best = np.argmax(labels)
+        top[text], top_probability[text] = best, min(labels[best], 1.0)
+        for k in range(wanted.size):
+            found[text, k] = min(labels[wanted[k]], 1.0)
+            odds[text, k] = log_odds(model.loss, values, wanted[k])
+
+
+def relative(output: NDArray[np.float32], loss: int) -> NDArray[np.float32]:
+    """The output matrix (labels, dim) whose product with a row is what the table has of it."""
+    return output[:-1] - output[-1] if loss == SOFTMAX else output
