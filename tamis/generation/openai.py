@@ -168,7 +168,9 @@ class OpenAI(Generator):
 
     def models(self) -> tuple[Path, ...]:
         if find_spec("httpx") is None:
-            raise RecipeError("generator: openai needs the package httpx: pip install httpx")
+            raise RecipeError(
+                "generator: openai needs the package httpx: pip install 'tamis[server]'"
+            )
         self._key()
         return () if self.tokenizer is None else (counting.tokenizer_file(self.tokenizer),)
 
@@ -298,12 +300,16 @@ def _parsed(response: Any, url: str, api: str) -> Answer:
 def _reason(response: Any) -> str:
     """What the server says, in one line."""
     try:
-        content = response.json()
-        error = content.get("error", content)
-        message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        message = response.text
-    line = " ".join(str(message).split())[:_LONGEST_REASON].rstrip(".")
+        said = response.json()
+        # As OpenAI nests it ("message" in "error"), and FastAPI (a list of "msg" in "detail").
+        for name in ("error", "message", "detail", "msg"):
+            if isinstance(said, list) and said:
+                said = said[0]
+            if isinstance(said, dict):
+                said = said.get(name, said)
+    except ValueError:
+        said = response.text
+    line = " ".join(str(said).split())[:_LONGEST_REASON].rstrip(".")
     return f"{response.status_code} {line}".strip()
 
 
