@@ -29,6 +29,7 @@ from benchmarks import (
     pii,
     pipeline,
     plug_in,
+    refine,
     semantic,
     start,
     substring,
@@ -40,7 +41,7 @@ SECTIONS = [
     "filters", "language", "lists", "io", "minhash", "dedup", "dedup_quality", "dedup_scaling",
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
-    "plug_in", "training", "start",
+    "plug_in", "refine", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -114,6 +115,7 @@ def main() -> None:
             "large": lambda: pipeline.run_large(whole),
             "toxicity": lambda: toxicity.run(part, small, tiny, arguments.corpus.parent),
             "plug_in": lambda: plug_in.run(part, small),
+            "refine": lambda: refine.run(part),
             "training": training,
             "start": start.run,
         }

@@ -40,6 +40,8 @@ _SPACELESS = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_FEW = 16
+"""Strings that are looked for one by one."""
 _SPACELESS_SHARE = 0.2
 """Of the characters of a text whose words do not stand between spaces."""
 
@@ -259,19 +261,57 @@ def _split(text: str, sources: Collection[str]) -> tuple[list[str], list[str]]:
         (source,) = sources
         pieces = text.split(source)
         return pieces, [source] * (len(pieces) - 1)
-    data = text.encode()
-    # The automaton prefers what stands first in the list. Lone surrogates are in no text.
-    known = [one for one in sources if one.isascii() or not _SURROGATE.search(one)]
-    longest_first = sorted(known, key=len, reverse=True)
-    column = pl.Series([text]).str
-    starts = column.find_many(longest_first, leftmost=True)[0].to_list()
-    found = column.extract_many(longest_first, leftmost=True)[0].to_list()
+    # The longest stands first, so that it is the one that is found where several begin.
+    longest_first = sorted(sources, key=len, reverse=True)
+    if len(sources) <= _FEW:
+        found = _occurrences_of_few(text, longest_first)
+    else:
+        found = _occurrences_of_many(text, longest_first)
     around, at = [], 0
-    for start, one in zip(starts, found, strict=True):
-        around.append(data[at:start].decode())
-        at = start + len(one.encode())
-    around.append(data[at:].decode())
-    return around, found
+    for start, source in found:
+        around.append(text[at:start])
+        at = start + len(source)
+    return [*around, text[at:]], [source for _, source in found]
+
+
+def _occurrences_of_few(text: str, sources: Sequence[str]) -> list[tuple[int, str]]:
+    """Where the sources stand, in order and without overlaps: each is looked for by itself."""
+    absent = len(text)
+    following = [text.find(one) for one in sources]
+    following = [absent if at < 0 else at for at in following]
+    found = []
+    while (start := min(following)) < absent:
+        source = sources[following.index(start)]
+        found.append((start, source))
+        end = start + len(source)
+        for number, at in enumerate(following):
+            if at < end:
+                at = text.find(sources[number], end)
+                following[number] = absent if at < 0 else at
+    return found
+
+
+def _occurrences_of_many(text: str, sources: Sequence[str]) -> list[tuple[int, str]]:
+    """The same in one pass for all of them, by an automaton."""
+    # Lone surrogates are in no text.
+    known = [one for one in sources if one.isascii() or not _SURROGATE.search(one)]
+    column = pl.Series([text]).str
+    starts = column.find_many(known, leftmost=True)[0].to_list()
+    found = column.extract_many(known, leftmost=True)[0].to_list()
+    if not text.isascii():
+        starts = _characters(text, starts)
+    return list(zip(starts, found, strict=True))
+
+
+def _characters(text: str, places: Sequence[int]) -> list[int]:
+    """Places in bytes, in order, as places in characters."""
+    data = text.encode()
+    counted, total, at = [], 0, 0
+    for place in places:
+        total += len(data[at:place].decode())
+        at = place
+        counted.append(total)
+    return counted
 
 
 def word_profile(text: str) -> Literal["whitespace", "unicode"]:

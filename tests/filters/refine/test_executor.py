@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 from tamis.filters.refine import Limits, execute, keeps, run
 from tamis.filters.refine.chunks import Chunk, chunks, join_programs
 from tamis.filters.refine.edits import Replacement
-from tamis.filters.refine.executor import apply
+from tamis.filters.refine.executor import (
+    _occurrences_of_few,
+    _occurrences_of_many,
+    _split,
+    apply,
+)
 from tamis.filters.refine.program import about_lines, normalize, parse, remove_lines
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "prox.json").read_text())
@@ -386,3 +391,14 @@ def test_windows_cover_the_text(text: str, size: int) -> None:
     assert shown == "\n".join(f"[{at:03d}]{line}" for at, line in enumerate(text.split("\n")))
     assert [one.first for one in windows] == [0, *(one.last + 1 for one in windows[:-1])]
     assert all(isinstance(one, Chunk) for one in windows)
+
+
+@given(
+    st.text("abé河 ", max_size=60),
+    st.lists(st.text("abé河", min_size=1, max_size=4), min_size=17, max_size=25, unique=True),
+)
+def test_few_strings_and_many_are_found_alike(text: str, sources: list[str]) -> None:
+    longest_first = sorted(sources, key=len, reverse=True)
+    assert _occurrences_of_many(text, longest_first) == _occurrences_of_few(text, longest_first)
+    many = run(text, "\n".join(normalize(one, "x") for one in sources))
+    assert "\n".join(_split(text, sources)[0]).replace("\n", "x") == many.edited
