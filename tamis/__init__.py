@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Attributes": "tamis.scorers.attributes",
     "BadWords": "tamis.filters.bad_words",
     "C4Quality": "tamis.filters.c4_quality",
     "Combine": "tamis.scorers.combine",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
 
+    from tamis.scorers.attributes import Attributes as Attributes
     from tamis.scorers.combine import Combine as Combine
     from tamis.scorers.difficulty import Difficulty as Difficulty
     from tamis.scorers.dsir import Dsir as Dsir

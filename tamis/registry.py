@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Stage
 
 STAGES = {
+    "attributes": "tamis.scorers.attributes:Attributes",
     "bad_words": "tamis.filters.bad_words:BadWords",
     "betr": "tamis.scorers.betr:Betr",
     "c4_quality": "tamis.filters.c4_quality:C4Quality",

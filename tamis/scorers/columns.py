@@ -22,6 +22,19 @@ def missing_scores(names: Iterable[str], available: Sequence[str]) -> list[str]:
     return [name for name in names if score_column(name, available) is None]
 
 
+def score_columns(table: pa.Table, names: Iterable[str], stage: str) -> tuple[str, ...]:
+    """The columns of a table that the names mean.
+
+    Raises:
+        TamisError: if one means none.
+    """
+    found = [(name, score_column(name, table.column_names)) for name in names]
+    for name, column in found:
+        if column is None:
+            raise TamisError(f"{stage} needs the column {name}{nearest(name, table.column_names)}")
+    return tuple(column for _, column in found if column is not None)
+
+
 def column_of(documents: Documents, name: str, stage: str) -> pa.Array:
     """The column that a name means.
 

@@ -24,7 +24,7 @@ from tamis.filters.dedup.summary_columns import TableSummaries, read_column
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.stages import Fitted, Measure, Measures, Quantity, Summaries
-from tamis.scorers.columns import missing_scores, numbers_of, score_column
+from tamis.scorers.columns import missing_scores, numbers_of, score_columns
 
 _FACTS = "combine.json"
 
@@ -181,7 +181,7 @@ class Combine(Fitted, Measure):
         Raises:
             TamisError: if a column is missing or does not hold numbers.
         """
-        summaries = [self.summarize(one) for one in documents_of(table, _named(self, table))]
+        summaries = [self.summarize(one) for one in documents_of(table, self._columns_in(table))]
         return self._with(list(self._fit(TableSummaries(summaries))))
 
     def measure(self, documents: Documents) -> Measures:
@@ -235,6 +235,9 @@ class Combine(Fitted, Measure):
             found = np.where(lacking, -np.inf, parts).max(axis=0)
         return np.where(never, np.nan, found)
 
+    def _columns_in(self, table: pa.Table) -> tuple[str, ...]:
+        return score_columns(table, self.requires(), self.name)
+
     def _with(self, scales: Sequence[Scale]) -> Self:
         fitted = self.model_copy()
         fitted._scales = tuple(scales)
@@ -248,7 +251,7 @@ def combine(table: pa.Table, stage: Combine) -> pa.Table:
         TamisError: if a column is missing or does not hold numbers.
     """
     fitted = stage.fit_table(table)
-    scores = [fitted.measure(one)["score"] for one in documents_of(table, _named(stage, table))]
+    scores = [fitted.measure(one)["score"] for one in documents_of(table, stage._columns_in(table))]
     return table.append_column(
         f"{stage.name}.score", pa.array(np.concatenate([np.zeros(0), *scores]))
     )
@@ -256,9 +259,3 @@ def combine(table: pa.Table, stage: Combine) -> pa.Table:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _named(stage: Combine, table: pa.Table) -> tuple[str, ...]:
-    """The columns of the table that the stage means."""
-    found = (score_column(name, table.column_names) for name in stage.columns)
-    return tuple(name for name in found if name is not None)
