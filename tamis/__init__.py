@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Attributes": "tamis.scorers.attributes",
     "BadWords": "tamis.filters.bad_words",
+    "Betr": "tamis.scorers.betr",
     "C4Quality": "tamis.filters.c4_quality",
     "Combine": "tamis.scorers.combine",
     "Decontaminate": "tamis.filters.decontamination",
@@ -43,6 +44,7 @@ _PUBLIC = {
     "Pii": "tamis.filters.pii",
     "Pipeline": "tamis.pipeline.pipeline",
     "PredictiveStrength": "tamis.scorers.predictive_strength",
+    "Quality": "tamis.scorers.quality",
     "Quantity": "tamis.pipeline.stages",
     "RecipeError": "tamis.pipeline.errors",
     "Refine": "tamis.pipeline.stages",
@@ -117,14 +119,15 @@ if TYPE_CHECKING:
     from tamis.pipeline.stages import Quantity as Quantity
     from tamis.pipeline.stages import Refine as Refine
     from tamis.pipeline.stages import Rule as Rule
-
     from tamis.scorers.attributes import Attributes as Attributes
+    from tamis.scorers.betr import Betr as Betr
     from tamis.scorers.combine import Combine as Combine
     from tamis.scorers.difficulty import Difficulty as Difficulty
     from tamis.scorers.dsir import Dsir as Dsir
     from tamis.scorers.fasttext import FastText as FastText
     from tamis.scorers.perplexity import Perplexity as Perplexity
     from tamis.scorers.predictive_strength import PredictiveStrength as PredictiveStrength
+    from tamis.scorers.quality import Quality as Quality
     from tamis.scorers.score import Score as Score
     from tamis.scorers.select import Select as Select
 

@@ -1,7 +1,8 @@
 """What ``tamis fit METHOD CONFIG`` trains: one file a method.
 
 A method is a pydantic model whose fields are its configuration; ``fit`` trains, writes the file or
-folder ``output``, and returns what to print. It is made known by one line in METHODS.
+folder ``output``, and returns what to print. It is made known by one line in METHODS; one of the
+user's own is named as ``module:Class``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.pipeline.errors import RecipeError, nearest
 from tamis.pipeline.recipe import load_settings
+from tamis.registry import import_local
 
 METHODS = {
+    "annotations": "tamis.scorers.annotate:FitAnnotations",
     "betr": "tamis.scorers.betr:FitBetr",
     "dsir": "tamis.scorers.dsir:FitDsir",
     "fasttext": "tamis.scorers.fasttext_fit:FitFastText",
     "perplexity": "tamis.scorers.perplexity_fit:FitPerplexity",
     "preselect": "tamis.scorers.preselect:FitPreSelect",
+    "quality": "tamis.scorers.quality:FitQuality",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }
 
@@ -52,8 +56,22 @@ def fit(method: str, config: str | Path) -> str:
         RecipeError: if there is no such method, or a setting is wrong.
         TamisError: if the data does not allow it.
     """
-    if method not in METHODS:
-        raise RecipeError(f"there is nothing to fit called {method}{nearest(method, METHODS)}")
-    module, _, name = METHODS[method].partition(":")
-    cls: type[Fit] = getattr(import_module(module), name)
-    return load_settings(config, cls).fit()
+    return load_settings(config, _method(method)).fit()
+
+
+def _method(name: str) -> type[Fit]:
+    """The class of a method in METHODS, or of the user's own as ``module:Class``."""
+    if name in METHODS:
+        module, _, attribute = METHODS[name].partition(":")
+        known: type[Fit] = getattr(import_module(module), attribute)
+        return known
+    if ":" not in name:
+        raise RecipeError(f"there is nothing to fit called {name}{nearest(name, METHODS)}")
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_local(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(f"{name} cannot be imported: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Fit)):
+        raise RecipeError(f"{name} cannot be fitted: it is no class of tamis.fit.Fit")
+    return found

@@ -47,6 +47,7 @@ STAGES = {
     "perplexity": "tamis.scorers.perplexity:Perplexity",
     "predictive_strength": "tamis.scorers.predictive_strength:PredictiveStrength",
     "score": "tamis.scorers.score:Score",
+    "quality": "tamis.scorers.quality:Quality",
     "score_toxicity": "tamis.filters.toxicity:ScoreToxicity",
     "select": "tamis.scorers.select:Select",
     "semantic_dedup": "tamis.filters.dedup.semantic:SemanticDedup",

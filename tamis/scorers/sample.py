@@ -11,7 +11,7 @@ training is killed, or run again with other settings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from tamis.scorers.reading import Corpus
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-_ROWS = 512
+PIECE = 512
 """Documents that are embedded, and kept, at a time."""
 _SCHEMA = pa.schema([(ID, pa.string()), (TEXT, pa.large_string())])
 
@@ -59,8 +59,8 @@ class Sample:
             first = 0
             for index in range(stored.num_record_batches):
                 whole = stored.get_batch(index)
-                for begin in range(0, whole.num_rows, _ROWS):
-                    batch = whole.slice(begin, _ROWS)
+                for begin in range(0, whole.num_rows, PIECE):
+                    batch = whole.slice(begin, PIECE)
                     numbers = number[first : first + batch.num_rows]
                     first += batch.num_rows
                     chosen = numbers >= 0
@@ -75,39 +75,55 @@ class Sample:
                 found[wanted[int(here[row])]] = documents.text[int(row)].as_py()
         return found
 
-    def vectors(self, embedder: Embedder) -> NDArray[np.float32]:
-        """The unit vectors of all documents, (documents, dimensions), as a memory map. Those that
-        an earlier call has made are kept; documents without words have zeros.
+    def vectors(self, embedder: Embedder) -> Float32:
+        """The unit vectors of all documents, (documents, dimensions), as a memory map; documents
+        without words have zeros.
 
         Raises:
             TamisError: if a document cannot be embedded, or nothing can be written.
         """
-        state, path = self.folder / "vectors.json", self.folder / "vectors.npy"
-        models = [model_fingerprint(model) for model in embedder.models()]
-        key = {"embedding": embedder.settings(), "models": models, "sample": self.facts["key"]}
-        done = _state(state, key) if path.exists() else 0
-        vectors: Float32 | None = np.load(path, mmap_mode="r+") if done else None
-        for count, (numbers, documents) in enumerate(self.batches(), 1):
-            if count <= done:
-                continue
-            try:
-                made = unit_vectors(embedder.embed(documents, np.arange(len(documents))))
-            except ValueError as error:
-                raise TamisError(f"a document of the sample cannot be embedded: {error}") from error
-            if not len(numbers):
-                continue
-            with explained(str(path)):
-                if vectors is None:
-                    state.unlink(missing_ok=True)
-                    shape = (len(self), made.shape[1])
-                    vectors = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                vectors[numbers] = made
-                if isinstance(vectors, np.memmap):
-                    vectors.flush()
-                _write(state, {**key, "batches": count})
-        if vectors is None:
-            raise TamisError("the sample has no documents")
-        return vectors
+        key = self.facts["key"]
+        return stored_vectors(self.batches(), len(self), embedder, self.folder, key)
+
+
+def stored_vectors(
+    batches: Iterable[tuple[Int64, Documents]],
+    count: int,
+    embedder: Embedder,
+    folder: Path,
+    key: str,
+) -> Float32:
+    """The unit vectors of documents numbered 0 to ``count`` - 1, as a memory map in the folder.
+    Those that an earlier call with the same ``key`` and embedder has made are not made again.
+
+    Raises:
+        TamisError: if a document cannot be embedded, or nothing can be written.
+    """
+    state, path = folder / "vectors.json", folder / "vectors.npy"
+    models = [model_fingerprint(model) for model in embedder.models()]
+    made_with = {"embedding": embedder.settings(), "models": models, "documents": key}
+    done = _state(state, made_with) if path.exists() else 0
+    vectors: Float32 | None = np.load(path, mmap_mode="r+") if done else None
+    for number, (rows, documents) in enumerate(batches, 1):
+        if number <= done or not len(rows):
+            continue
+        try:
+            made = unit_vectors(embedder.embed(documents, np.arange(len(documents))))
+        except ValueError as error:
+            raise TamisError(f"a document of the sample cannot be embedded: {error}") from error
+        with explained(str(path)):
+            if vectors is None:
+                state.unlink(missing_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
+                shape = (count, made.shape[1])
+                vectors = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+            vectors[rows] = made
+            if isinstance(vectors, np.memmap):
+                vectors.flush()
+            _write(state, {**made_with, "batches": number})
+    if vectors is None:
+        raise TamisError("there are no documents to embed")
+    return vectors
 
 
 def draw_sample(corpus: Corpus, folder: Path, most: int | None, seed: int = 0) -> Sample:
