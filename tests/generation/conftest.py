@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# That of Qwen's models: the server of transformers looks for it in what models of this form say.
 TEMPLATE = (
-    "{% for one in messages %}<{{ one.role }}>{{ one.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 

@@ -42,7 +42,10 @@ def test_answers_are_those_of_a_plain_loop(tmp_path, template):
     text = (
         "Answer.\n\nriver \n\n"
         if template is None
-        else ("<system>Answer.\n<user>river \n<assistant>")
+        else (
+            "<|im_start|>system\nAnswer.<|im_end|>\n<|im_start|>user\nriver <|im_end|>\n"
+            "<|im_start|>assistant\n"
+        )
     )
     begin = [256] if template is None else []
     ids = [*begin, *text.encode()]
