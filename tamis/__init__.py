@@ -45,6 +45,7 @@ _PUBLIC = {
     "Pipeline": "tamis.pipeline.pipeline",
     "PredictiveStrength": "tamis.scorers.predictive_strength",
     "Quality": "tamis.scorers.quality",
+    "ProX": "tamis.filters.refine.stage",
     "Quantity": "tamis.pipeline.stages",
     "RecipeError": "tamis.pipeline.errors",
     "Refine": "tamis.pipeline.stages",
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from tamis.filters.language import Language as Language
     from tamis.filters.line_repairs import LineRepairs as LineRepairs
     from tamis.filters.pii import Pii as Pii
+    from tamis.filters.refine.stage import ProX as ProX
     from tamis.filters.toxicity import ScoreToxicity as ScoreToxicity
     from tamis.filters.toxicity import Toxicity as Toxicity
     from tamis.filters.toxicity import ToxicWords as ToxicWords

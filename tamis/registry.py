@@ -48,6 +48,7 @@ STAGES = {
     "predictive_strength": "tamis.scorers.predictive_strength:PredictiveStrength",
     "score": "tamis.scorers.score:Score",
     "quality": "tamis.scorers.quality:Quality",
+    "refine": "tamis.filters.refine.stage:ProX",
     "score_toxicity": "tamis.filters.toxicity:ScoreToxicity",
     "select": "tamis.scorers.select:Select",
     "semantic_dedup": "tamis.filters.dedup.semantic:SemanticDedup",

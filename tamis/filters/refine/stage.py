@@ -62,7 +62,7 @@ class ProX(Filter, Refine):
     kind: ClassVar[str] = "refine"
     detail_means: ClassVar[str] = "program:"
 
-    writer: Programs = Field(default={"model": None}, validate_default=True)
+    writer: Programs
     """Who writes the programs: ``{model: FILE}`` (null: the compact refiner that comes along),
     ``{generator: {openai: {...}}}``, or ``{column: NAME, document: NAME}``.
     """
@@ -105,7 +105,7 @@ class ProX(Filter, Refine):
     def provides(self) -> tuple[Quantity, ...]:
         return (
             Quantity("drop_doc", "count", "1 if its program drops the document", 0.0, 1.0),
-            fraction("removed_fraction", "words removed, of all words; missing if none could be"),
+            fraction("removed_fraction", "words removed, of all words; missing if it changed nothing"),
             count("words_left", "words after the program; missing if it changed nothing"),
             count("lines_removed", "lines that the program removed"),
             count("replacements", "places where the program replaced a string"),
