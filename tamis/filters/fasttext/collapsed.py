@@ -205,19 +205,25 @@ def _fill(names: UInt8s, entry: Int64s, rows: Float32s, words: Any, table: Any) 
 
 @kernel
 def _add_grams(
-    model: Collapsed, hashed: Any, opened: UInt64s, known: Any, grams: Int64s, count: Any
+    rows: Float32s,
+    words: Any,
+    bucket: Any,
+    hashed: Any,
+    opened: UInt64s,
+    known: Any,
+    grams: Int64s,
+    count: Any,
 ) -> Any:
     """Put the rows of the n-grams that end with a word into ``grams``, and fetch them.
 
     ``opened[:known]`` are the hashes of the n-grams that end with the word before it, by length;
     they become those that end with this one. Returns how many there are in ``grams``.
     """
-    width = model.rows.shape[1]
     extended = np.uint64(np.int64(np.int32(hashed)))
     for k in range(known - 1, -1, -1):
         joined = opened[k] * NGRAM_FACTOR + extended
-        row = model.words + np.int64(joined % np.uint64(model.bucket))
-        prefetch(model.rows, row * width)
+        row = words + np.int64(joined % bucket)
+        prefetch(rows, row * rows.shape[1])
         grams[count] = row
         count += 1
         if k + 1 < opened.size:
@@ -235,16 +241,21 @@ def _read_block(
     Gives (words, n-grams, how many of ``opened`` are known, where the text goes on); the last is
     -1 at its end, which the word ``</s>`` is too.
     """
-    table, ngram = model.table, model.ngram
+    table, rows, all_words, ngram = model.table, model.rows, model.words, model.ngram
+    bucket = np.uint64(model.bucket)
     keys, grams = work
     mask = table.size - 1
     words = count = np.int64(0)
+    before = opened[0]
     while words < keys.size:
         while at < stop and separates(data[at]):
             at += 1
         begin, key, hashed = at, _BASIS, FNV_BASIS
-        while at < stop and not separates(data[at]):
-            hashed, key = step(hashed, data[at]), _key_step(key, data[at])
+        while at < stop:
+            byte = data[at]
+            if separates(byte):
+                break
+            hashed, key = step(hashed, byte), _key_step(key, byte)
             at += 1
         if at == begin:
             return words, count, known, np.int64(-1)
@@ -255,8 +266,18 @@ def _read_block(
         prefetch(table, np.int64(key >> _SHIFT) & mask)
         keys[words] = key
         words += 1
-        if ngram > 1:
-            count = _add_grams(model, hashed, opened, known, grams, count)
+        if ngram == 2:
+            # The usual case, without going over lengths: a third less time for the whole block.
+            extended = np.uint64(np.int64(np.int32(hashed)))
+            if known:
+                row = all_words + np.int64((before * NGRAM_FACTOR + extended) % bucket)
+                prefetch(rows, row * rows.shape[1])
+                grams[count] = row
+                count += 1
+            opened[0] = before = extended
+            known = np.int64(1)
+        elif ngram > 2:
+            count = _add_grams(rows, all_words, bucket, hashed, opened, known, grams, count)
             known = min(known + 1, ngram - 1)
     return words, count, known, np.int64(at)
 
@@ -316,7 +337,8 @@ def _sum_features(
         count = np.int64(0)
         if model.ngram > 1:
             hashed = fnv(END_OF_LINE, 0, END_OF_LINE.size)
-            count = _add_grams(model, hashed, opened, known, grams, count)
+            bucket = np.uint64(model.bucket)
+            count = _add_grams(model.rows, model.words, bucket, hashed, opened, known, grams, count)
         if model.end_row >= 0:
             grams[count] = model.end_row
             count += 1

@@ -498,7 +498,7 @@ def predict(
 @kernel
 def separates(byte: Any) -> Any:
     """Whether a byte stands between words."""
-    return byte == 32 or 9 <= byte <= 13 or byte == 0
+    return byte <= 32 and (byte == 32 or 9 <= byte <= 13 or byte == 0)
 
 
 @kernel
