@@ -131,6 +131,38 @@ def stages(name: Annotated[str | None, typer.Argument(metavar="[STAGE]")] = None
 
 
 @app.command()
+def score(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs; - is stdin.")
+    ],
+    with_: Annotated[
+        list[str],
+        typer.Option("--with", metavar="SCORER", help="A model or measuring stage; repeatable."),
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Folder for Parquet with the scores.")
+    ] = None,
+    names: Annotated[
+        list[str], typer.Option("--as", metavar="NAME", help="The scorer's name; repeatable.")
+    ] = [],  # noqa: B006 - typer copies it
+    workers: WorkersOption = 1,
+    top: Annotated[int, typer.Option(min=0, help="Highest and lowest of the page.")] = 10,
+    threshold: Annotated[
+        float | None, typer.Option(help="Show the documents around this score too.")
+    ] = None,
+    jsonl: Annotated[bool, typer.Option(help="Print records, not id and scores.")] = False,
+    text: Annotated[str, typer.Option(help="The key or column of the text.")] = "text",
+    id_: Annotated[str, typer.Option("--id", help="The key or column of the id.")] = "id",
+    quiet: Annotated[bool, typer.Option(help="No progress, only the result.")] = False,
+) -> None:
+    """Add scores to files, or print them; JSONL from stdin goes through as it comes."""
+    from tamis.scorers.command import ScoreCommand
+
+    asked = ScoreCommand(inputs, with_, names, output, workers, top, threshold, jsonl, text, id_)
+    asked.run(sys.stdin.buffer, sys.stdout.buffer, quiet)
+
+
+@app.command()
 def fit(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="What to train: toxicity.")],
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Its settings in YAML.")],

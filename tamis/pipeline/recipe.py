@@ -276,7 +276,7 @@ def _listed(value: Any) -> list[Any]:
 def _stage_name(entry: Any) -> str:
     if isinstance(entry, dict) and len(entry) == 1:
         kind, config = next(iter(entry.items()))
-        entry = config.get("name", kind) if isinstance(config, dict) else kind
+        entry = config.get("name", config.get("as", kind)) if isinstance(config, dict) else kind
     # A stage of yours, module:name, is called by its name.
     return str(entry).rpartition(":")[2]
 

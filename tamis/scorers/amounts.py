@@ -28,7 +28,7 @@ def amounts(documents: Documents, unit: Unit, profile: Profile = "whitespace") -
         return np.asarray(np.diff(documents.utf8()[1]), np.int64)
     if unit == "characters":
         lengths = pc.utf8_length(documents.text).fill_null(0)
-        return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
     if unit == "words":
         return np.asarray(np.diff(word_spans(documents, profile)[0]), np.int64)
     return np.ones(len(documents), np.int64)

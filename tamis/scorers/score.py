@@ -110,7 +110,7 @@ def _build(kind: str, settings: Any, name: str) -> Measure:
     if not isinstance(settings, Mapping):
         raise RecipeError(f"{kind} takes a mapping of settings, not {settings!r}")
     try:
-        return cls(**{**settings, "name": name or Score.kind})
+        return cls(**{**settings, "name": name or settings.get("name") or Score.kind})
     except ValidationError as error:
         raise RecipeError("; ".join(_problem(kind, cls, one) for one in error.errors())) from None
 

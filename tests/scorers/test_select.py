@@ -105,10 +105,10 @@ def test_what_is_kept_exceeds_the_fraction_and_no_less_would(
     everything = [one for one in by_id if by_id[one] is not None]
     assert amount / total > fraction or set(chosen) == set(everything)
     assert all(by_id[one] is not None for one in chosen)
-    worst = min(by_id[one] for one in chosen)  # type: ignore[type-var]
+    worst = min(by_id[one] for one in chosen)
     # All that score as the worst are in, and without them it would not be enough.
-    assert {one for one in everything if by_id[one] >= worst} == set(chosen)  # type: ignore
-    better = sum(size[one] for one in chosen if by_id[one] > worst)  # type: ignore[operator]
+    assert {one for one in everything if by_id[one] >= worst} == set(chosen)
+    better = sum(size[one] for one in chosen if by_id[one] > worst)
     assert better / total <= fraction
     order = list(range(len(scores)))
     random.shuffle(order)
