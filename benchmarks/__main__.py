@@ -41,7 +41,7 @@ SECTIONS = [
     "filters", "language", "lists", "io", "minhash", "dedup", "dedup_quality", "dedup_scaling",
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
-    "plug_in", "refine", "training", "start",
+    "plug_in", "refine", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -73,6 +73,14 @@ def heading(part: Part, small: Part) -> str:
         "pairs measured in turn, each in a process of its own. On a busy machine the CPU seconds "
         "of Python grow more than those of compiled code: its ratios flatter us.\n"
     )
+
+
+def preselect(corpus: Path, folder: Path) -> str:
+    """Imported when it is wanted, as ``training``."""
+    from benchmarks.preselect import run
+
+    folder.mkdir()
+    return run(corpus, folder)
 
 
 def training() -> str:
@@ -116,6 +124,7 @@ def main() -> None:
             "toxicity": lambda: toxicity.run(part, small, tiny, arguments.corpus.parent),
             "plug_in": lambda: plug_in.run(part, small),
             "refine": lambda: refine.run(part),
+            "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
             "training": training,
             "start": start.run,
         }
