@@ -40,8 +40,10 @@ _SPACELESS = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_FEW = 16
-"""Strings that are looked for one by one."""
+_FEW, _SHORT = 16, 256
+"""So many strings of so many characters at most are looked for one by one: more, or longer ones
+that overlap, could take time beyond all bounds.
+"""
 _SPACELESS_SHARE = 0.2
 """Of the characters of a text whose words do not stand between spaces."""
 
@@ -263,7 +265,7 @@ def _split(text: str, sources: Collection[str]) -> tuple[list[str], list[str]]:
         return pieces, [source] * (len(pieces) - 1)
     # The longest stands first, so that it is the one that is found where several begin.
     longest_first = sorted(sources, key=len, reverse=True)
-    if len(sources) <= _FEW:
+    if len(sources) <= _FEW and len(longest_first[0]) <= _SHORT:
         found = _occurrences_of_few(text, longest_first)
     else:
         found = _occurrences_of_many(text, longest_first)
