@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import mmap
+import os
+import shutil
 import struct
 import threading
 from pathlib import Path
@@ -12,14 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tamis.filters.fasttext import FastTextModel, fasttext_tokens, load_model
+from tamis.filters.fasttext import FastTextModel, collapsed, fasttext_tokens, load_model
 from tamis.filters.fasttext import model as model_file
-from tamis.filters.fasttext.kernels import fnv
+from tamis.filters.fasttext.collapsed import BLOCK, collapse
+from tamis.filters.fasttext.kernels import SOFTMAX, fnv
 from tamis.pipeline.documents import TEXT, Documents
 from tamis.pipeline.errors import TamisError
 from tests.filters.fasttext.conftest import QUANTISED, TRAINING
 
 fasttext = pytest.importorskip("fasttext")
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "fasttext.json").read_text())
 
 ODD_TEXTS = [
     "",
@@ -91,9 +98,60 @@ def test_equal_to_the_library_on_any_text(name, trained):
 
 def test_hashes_are_those_of_the_specification():
     # FNV-1a over signed bytes; the values were computed by fastText itself.
-    for word, expected in {"</s>": 3617362777, "good": 4200608216, "é": 1023043777}.items():
+    for word, expected in VECTORS["hash32"].items():
         data = np.frombuffer(word.encode(), np.uint8)
         assert fnv(data, 0, len(data)) == expected
+
+
+def model_of_buckets(bucket: int, ngram: int) -> FastTextModel:
+    """A model without words whose row k is k, so that sums say which n-grams a text has."""
+    rows = np.arange(bucket, dtype=np.float32)[:, None]
+    entry, names = np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    table = collapse(names, entry, rows, 0, (bucket, ngram, 2, SOFTMAX))
+    return FastTextModel(Path("buckets.bin"), ("a", "b"), table)
+
+
+def test_pairs_of_words_go_to_the_buckets_of_the_specification():
+    vector = VECTORS["bigram_buckets"]
+    *words, end = vector["tokens"]
+    assert end == "</s>"
+    model = model_of_buckets(vector["bucket"], 2)
+    for count in range(1, len(words) + 1):
+        text = pa.array([" ".join(words[:count])], pa.large_string())
+        inner = vector["ids"][: count - 1]
+        without = model.predict_text(text, ["a"], end_of_line=False).log_odds[0, 0]
+        assert np.isnan(without) if not inner else without == pytest.approx(np.mean(inner))
+    said = model.predict_text(pa.array([" ".join(words)], pa.large_string()), ["a"])
+    assert said.log_odds[0, 0] == pytest.approx(np.mean(vector["ids"]))
+
+
+def bucket(words: list[str], buckets: int) -> int:
+    """The bucket of an n-gram as the specification says it, in plain integers."""
+    total = 0
+    for word in words:
+        hashed = 2166136261
+        for byte in word.encode():
+            signed = byte - 256 if byte >= 128 else byte
+            hashed = ((hashed ^ (signed & 0xFFFFFFFF)) * 16777619) & 0xFFFFFFFF
+        number = hashed - 2**32 if hashed >= 2**31 else hashed
+        total = (total * 116049371 + number) % 2**64
+    return total % buckets
+
+
+@pytest.mark.parametrize("longest", [2, 3, 5])
+def test_ngrams_of_long_texts_go_to_their_buckets(longest):
+    # Longer than the blocks in which a text is read.
+    words = [f"w{n * n % 97}é" for n in range(3 * BLOCK + 5)]
+    line = [*words, "</s>"]
+    ids = [
+        bucket(line[first : first + size], 5000)
+        for size in range(2, longest + 1)
+        for first in range(len(line) - size + 1)
+    ]
+    model = model_of_buckets(5000, longest)
+    said = model.predict_text(pa.array(["\n".join(words)], pa.large_string()), ["a"])
+    assert said.words[0] == len(words)
+    assert said.log_odds[0, 0] == pytest.approx(np.mean(ids), rel=1e-12)
 
 
 def test_words_are_split_as_in_the_library():
@@ -180,6 +238,61 @@ def test_a_model_is_loaded_once(trained):
     assert load_model(path) is load_model(path)
 
 
+@pytest.fixture
+def cached(trained, tmp_path, monkeypatch) -> Path:
+    """A model that is large enough to have its table kept; the cache is beside it."""
+    monkeypatch.setattr(collapsed, "_CACHED_FROM", 1000)
+    monkeypatch.setenv("TAMIS_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copy(trained("some_labels"), tmp_path / "model.bin"))
+
+
+def tables_kept(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache" / "fasttext").iterdir())
+
+
+def is_mapped(array: object) -> bool:
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    return array is not None
+
+
+def test_the_table_of_a_large_model_is_kept_and_mapped(cached, tmp_path, records):
+    texts = pa.array([record["text"] for record in records[::20]], pa.large_string())
+    first = FastTextModel.load(cached)
+    (folder,) = tables_kept(tmp_path)
+    again = FastTextModel.load(cached)
+    assert tables_kept(tmp_path) == [folder]
+    for model in (first, again):
+        assert is_mapped(model._tables.table) and is_mapped(model._tables.rows)
+        assert model.labels == first.labels
+    expected = first.predict_text(texts, first.labels)
+    found = again.predict_text(texts, first.labels)
+    assert (found.scores == expected.scores).all() and (found.top == expected.top).all()
+
+
+def test_a_table_is_that_of_its_model(cached, trained, tmp_path):
+    text = pa.array(["the end of the world"], pa.large_string())
+    FastTextModel.load(cached)
+    shutil.copy(trained("few_one_vs_all"), cached)
+    assert set(FastTextModel.load(cached).labels) == {"true", "false"}
+    # What is damaged is made again, and where nothing can be written it works without.
+    expected = FastTextModel.load(cached).predict_text(text, ["true"]).scores
+    for folder in tables_kept(tmp_path):
+        (folder / "facts.json").write_text("{}")
+    assert FastTextModel.load(cached).predict_text(text, ["true"]).scores == expected
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("no folder")
+    assert FastTextModel.load(cached).predict_text(text, ["true"]).scores == expected
+
+
+def test_few_tables_are_kept(cached, tmp_path, monkeypatch):
+    monkeypatch.setattr(collapsed, "_MOST_CACHED", 2)
+    for number in range(4):
+        os.utime(cached, (0, number))
+        FastTextModel.load(cached)
+    assert len(tables_kept(tmp_path)) == 2
+
+
 def test_labels_by_name(trained):
     model = FastTextModel.load(trained("words"))
     assert model.labels[model.index("zh")] == "zh" == model.labels[model.index("__label__zh")]
@@ -193,7 +306,7 @@ def test_a_tree_has_no_log_odds(trained):
 
 
 def test_a_truncated_file_is_one_sentence(trained, tmp_path):
-    for name in ("hierarchical", "pruned"):
+    for name in ("hierarchical", "pruned", "bigrams", "few_labels"):
         whole = trained(name).read_bytes()
         for size in (1, 7, 30, 92, 100, 500, len(whole) // 2, len(whole) - 1):
             path = tmp_path / "short.bin"
