@@ -61,8 +61,8 @@ def estimates(plan: Plan) -> list[str]:
             amounts = [f"{_rounded(amount * share)} {what}" for what, amount in spent.items()]
             about = "" if sample.exact else "about "
             lines.append(
-                f"{stage.name}: about {', '.join(amounts)}, for {about}{sample.total:,} documents, "
-                "if none is dropped before"
+                f"{stage.name}: about {', '.join(amounts)} (documents: {about}{sample.total:,}, "
+                f"{len(sample.documents)} looked at; if none is dropped before)"
             )
     return lines
 
