@@ -297,6 +297,8 @@ def _occurrences_of_many(text: str, sources: Sequence[str]) -> list[tuple[int, s
     """The same in one pass for all of them, by an automaton."""
     # Lone surrogates are in no text.
     known = [one for one in sources if one.isascii() or not _SURROGATE.search(one)]
+    if not known:
+        return []
     column = pl.Series([text]).str
     starts = column.find_many(known, leftmost=True)[0].to_list()
     found = column.extract_many(known, leftmost=True)[0].to_list()

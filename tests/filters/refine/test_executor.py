@@ -128,6 +128,16 @@ def test_strings_are_those_the_model_saw() -> None:
         assert text_after is not None and text_after.split("\n")[0] == first
 
 
+@pytest.mark.parametrize("known", [[], ["River & Sons"], ["River", "& Sons", "Sons"]])
+def test_many_strings_of_which_some_are_no_text(known: list[str]) -> None:
+    calls = [normalize(one) for one in [*map(chr, range(0xD800, 0xD820)), "x" * 300, *known]]
+    after = execute(PAGE, "\n".join(calls))
+    assert after is not None
+    assert after.split() == [
+        one for one in PAGE.split() if not known or one not in ("River", "&", "Sons")
+    ]
+
+
 def test_calls_are_about_the_lines_of_their_chunk() -> None:
     program = "\n".join(
         [
