@@ -24,6 +24,7 @@ METHODS = {
     "dsir": "tamis.scorers.dsir:FitDsir",
     "fasttext": "tamis.scorers.fasttext_fit:FitFastText",
     "perplexity": "tamis.scorers.perplexity_fit:FitPerplexity",
+    "perplexity_correlations": "tamis.scorers.perplexity_correlations:FitPerplexityCorrelations",
     "preselect": "tamis.scorers.preselect:FitPreSelect",
     "quality": "tamis.scorers.quality:FitQuality",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
