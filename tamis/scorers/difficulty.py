@@ -67,7 +67,7 @@ class Difficulty(Measure):
     and, with a tokenizer, its tokens a word.
 
     Values of a document without words are NaN; so is ``flesch`` if fewer than half of the words
-    have Latin letters.
+    are of Latin letters.
     """
 
     kind: ClassVar[str] = "difficulty"
@@ -81,7 +81,7 @@ class Difficulty(Measure):
     def provides(self) -> tuple[Quantity, ...]:
         quantities = (
             Quantity("compression_ratio", "score", "bytes / bytes after zlib at level 9"),
-            Quantity("mtld", "score", "words until their diversity falls to .72 (MTLD)"),
+            Quantity("mtld", "score", "words until few of them are new (MTLD)"),
             Quantity("flesch", "score", "Flesch reading ease", low=float("-inf")),
             count("words", "words with a letter or digit"),
         )
@@ -137,7 +137,7 @@ class WordTraits(NamedTuple):
     hash: NDArray[np.uint64]
     """Of the word without case and punctuation."""
     words: NDArray[np.int64]
-    """By document: how many, their syllables, and how many have a Latin letter."""
+    """By document: how many, their syllables, and how many are Latin letters by half at least."""
     syllables: NDArray[np.int64]
     latin: NDArray[np.int64]
 
@@ -256,7 +256,7 @@ def _describe(data: UInt8s, spans: Any, characters: Any, letters: UInt8s, found:
     for document in range(words.size):
         before = known
         for word in range(first[document], first[document + 1]):
-            state, most, length = np.uint64(0), 0, 0
+            state, others, length = np.uint64(0), 0, 0
             at = start[word]
             while at < end[word]:
                 code = np.int64(data[at])
@@ -268,19 +268,19 @@ def _describe(data: UInt8s, spans: Any, characters: Any, letters: UInt8s, found:
                 kind = kinds[code]
                 if kind == _NOTHING:
                     continue
-                most = max(most, int(kind))
+                if kind == _LATIN:
+                    letters[length] = base[code]
+                    length += 1
+                others += kind == _ALPHANUMERIC
                 if code < _CASED:
-                    if kind == _LATIN:
-                        letters[length] = base[code]
-                        length += 1
                     code = np.int64(lower[code])
                 state = (state ^ np.uint64(code)) * _SPREAD
                 state ^= state >> _HALF
-            if most >= _ALPHANUMERIC:
+            if others + length > 0:
                 hashes[known] = state
                 known += 1
                 heard[document] += syllables(letters, length)
-                latin[document] += most == _LATIN
+                latin[document] += length >= max(others, 1)
         words[document] = known - before
         bounds[document + 1] = known
 

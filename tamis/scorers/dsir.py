@@ -13,27 +13,26 @@ documents hold both ends. ``per_token`` divides them by the tokens, which the pa
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from tamis.filters.once import once
 from tamis.fit import Fit
-from tamis.pipeline.documents import Documents
+from tamis.pipeline.documents import TEXT, Documents
 from tamis.pipeline.errors import RecipeError, TamisError, nearest
 from tamis.pipeline.stages import Measure, Measures, Quantity, count
+from tamis.scorers.arrays import load_arrays, save_arrays
 from tamis.scorers.artefact import write_facts
 from tamis.scorers.hashed_ngrams import MOST_BUCKETS, MOST_NGRAMS, ngram_counts, ngram_sums
 from tamis.scorers.reading import Corpus
 
-_FORMAT = "tamis dsir 1"
 _TINY = 1e-8
 # The released code stops at so many n-grams a bucket of the raw corpus.
 _NGRAMS_A_BUCKET = 100_000
@@ -85,19 +84,13 @@ class DsirModel:
         Raises:
             TamisError: if it cannot be written.
         """
-        header = {"format": _FORMAT, "ngrams": self.ngrams, "smoothing": self.smoothing}
-        text = json.dumps({**header, "targets": list(self.targets)}, sort_keys=True)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    header=np.frombuffer(text.encode(), np.uint8),
-                    targets=np.array(list(self.targets.values())),
-                    raw=self.raw,
-                )
-        except OSError as error:
-            raise TamisError(f"{path} cannot be written: {error.strerror}") from error
+        header = {
+            "ngrams": self.ngrams,
+            "smoothing": self.smoothing,
+            "targets": list(self.targets),
+        }
+        arrays = {"targets": np.array(list(self.targets.values())), "raw": self.raw}
+        save_arrays(path, Dsir.kind, header, arrays)
 
     @classmethod
     def load(cls, path: Path) -> DsirModel:
@@ -106,24 +99,14 @@ class DsirModel:
         Raises:
             TamisError: if the file is damaged, or something else.
         """
-        try:
-            if not zipfile.is_zipfile(path):
-                raise ValueError("it is no .npz archive")
-            with np.load(path, allow_pickle=False) as stored:
-                header = json.loads(stored["header"].tobytes())
-                if header["format"] != _FORMAT:
-                    raise ValueError(f"its format is {header['format']}")
-                targets, raw = stored["targets"], stored["raw"]
-            if raw.ndim != 1 or targets.shape != (len(header["targets"]), len(raw)):
-                raise ValueError("its counts do not fit to each other")
-            if not 1 <= int(header["ngrams"]) <= MOST_NGRAMS or len(raw) > MOST_BUCKETS:
-                raise ValueError("nothing has so many n-grams or buckets")
-            by_name = dict(zip(map(str, header["targets"]), targets, strict=True))
-            return cls(int(header["ngrams"]), float(header["smoothing"]), by_name, raw)
-        except OSError as error:
-            raise TamisError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise TamisError(f"{path} is not a model of tamis fit dsir: {error}") from error
+        stored = load_arrays(path, Dsir.kind, ("targets", "raw"))
+        targets, raw = stored.arrays["targets"], stored.arrays["raw"]
+        names, ngrams = list(map(str, stored.header["targets"])), int(stored.header["ngrams"])
+        fits = raw.ndim == 1 and targets.shape == (len(names), len(raw))
+        if not (fits and 1 <= ngrams <= MOST_NGRAMS and 1 < len(raw) <= MOST_BUCKETS):
+            raise TamisError(f"{path} is damaged: its counts do not fit to each other")
+        by_name = dict(zip(names, targets, strict=True))
+        return cls(ngrams, float(stored.header["smoothing"]), by_name, raw)
 
 
 def _shares(counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -273,14 +256,26 @@ def _amount(facts: Mapping[str, Any]) -> str:
     return f"{facts['documents']:,} documents, {facts['ngrams']:,} n-grams"
 
 
-def count_ngrams(
-    batches: Iterable[Documents], ngrams: int = 2, buckets: int = 10_000
-) -> NDArray[np.int64]:
-    """N-grams by bucket of all documents; counts of parts add up to those of the whole."""
-    counts = np.zeros(buckets, np.int64)
-    for batch in batches:
-        counts += ngram_counts(batch, ngrams, buckets)
-    return counts
+def dsir_scores(
+    texts: Sequence[str],
+    target: Sequence[str],
+    raw: Sequence[str],
+    *,
+    smoothing: float = 0.0,
+    ngrams: int = 2,
+    buckets: int = 10_000,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(log importance weights, tokens) of the texts, by the n-grams of a target and a raw corpus in
+    memory; texts of any length have a weight.
+    """
+    counted = [ngram_counts(_in_memory(one), ngrams, buckets) for one in (target, raw)]
+    model = DsirModel(ngrams, smoothing, {_ONLY: counted[0]}, counted[1])
+    found = ngram_sums(_in_memory(texts), ngrams, model.log_ratios(_ONLY)[:, None])
+    return found.sums[:, 0], found.tokens
+
+
+def _in_memory(texts: Sequence[str]) -> Documents:
+    return Documents(pa.record_batch({TEXT: pa.array(texts, pa.large_string())}))
 
 
 def choose_for_targets(

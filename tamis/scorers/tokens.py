@@ -33,10 +33,14 @@ def open_tokenizer(path: Path) -> tokenizers.Tokenizer:
         ) from None
     file = path / _FILE if path.is_dir() else path
     try:
-        return tokenizers.Tokenizer.from_file(str(file))
+        found = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001
         # The package raises Exception itself.
         raise TamisError(f"{file} cannot be read as a tokenizer: {error}") from None
+    # A file can say that texts are cut or filled up to some length.
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def count_tokens(tokenizer: tokenizers.Tokenizer, documents: Documents) -> NDArray[np.int64]:

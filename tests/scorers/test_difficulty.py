@@ -70,6 +70,7 @@ def test_flesch_by_hand():
 
 def test_flesch_is_for_latin_letters():
     assert np.isnan(measured("Быстрая коричневая лиса прыгает.")["flesch"])
+    assert np.isnan(measured("日本語のテキストには(IBM)の名前もある。")["flesch"])
     assert measured("Быстрая fox jumps.")["flesch"] < 206.835
     assert measured("Élan, plus café.")["flesch"] == pytest.approx(
         206.835 - 1.015 * 3 - 84.6 * 5 / 3

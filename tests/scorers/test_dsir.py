@@ -20,7 +20,13 @@ import tamis
 from tamis.fit import fit
 from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.scorers.artefact import read_facts
-from tamis.scorers.dsir import Dsir, DsirModel, choose_for_targets, proportional_amounts
+from tamis.scorers.dsir import (
+    Dsir,
+    DsirModel,
+    choose_for_targets,
+    dsir_scores,
+    proportional_amounts,
+)
 from tamis.scorers.hashed_ngrams import ngram_counts, ngram_sums
 from tamis.scorers.sha256 import padded_size, sha256
 from tests.filters.dedup.conftest import make_documents
@@ -228,6 +234,14 @@ def test_short_and_empty_documents_have_no_score(planted, tmp_path):
     assert measured["dsir.tokens"] == [0, 99, 100, 0]
 
 
+def test_scores_in_memory_are_those_of_the_stage(planted, tmp_path):
+    texts = planted.texts[::100]
+    weights, tokens = dsir_scores(texts, planted.target, planted.texts, smoothing=0.5)
+    stage = stage_of(model_of(planted.target, planted.texts, 0.5), tmp_path)
+    assert weights.tolist() == stage.measure(make_documents(texts))["score"].tolist()
+    assert tokens.tolist() == [120] * len(texts)
+
+
 def test_choosing_for_targets_takes_each_document_once():
     scores = np.array([[9.0, 9.0], [8.0, 7.0], [1.0, 8.0], [np.nan, np.nan], [0.0, 0.0]])
     assert choose_for_targets(scores, [2, 1], seed=None).tolist() == [0, 0, 1, -1, -1]
@@ -314,7 +328,7 @@ def test_a_model_is_named_with_npz(tmp_path):
 
 def test_what_is_no_model_says_so(planted, tmp_path):
     (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(TamisError, match="not a model of tamis fit dsir"):
+    with pytest.raises(TamisError, match="no model of tamis fit dsir"):
         Dsir(model=tmp_path / "junk.npz")({"text": ["a"]})
     with pytest.raises(TamisError, match="there is no model"):
         Dsir(model=tmp_path / "none.npz")({"text": ["a"]})
@@ -326,5 +340,5 @@ def test_what_is_no_model_says_so(planted, tmp_path):
         stage_of(both, tmp_path, target="book")({"text": ["a"]})
     whole = (tmp_path / "dsir.npz").read_bytes()
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TamisError, match="not a model"):
+    with pytest.raises(TamisError, match="no model"):
         Dsir(model=tmp_path / "half.npz")({"text": ["a"]})
