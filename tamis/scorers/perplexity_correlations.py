@@ -45,7 +45,7 @@ def sign(X: ArrayLike, y: ArrayLike) -> Float64:
     y = np.asarray(y, np.float64)
     # Each x_g stands in N - 1 of the differences, with the sign that y has there.
     signs = np.sign(y[:, None] - y[None, :]).sum(axis=1)
-    return 2 * (signs @ np.asarray(X, np.float64)) / (len(y) * (len(y) - 1))
+    return np.asarray(2 * (signs @ np.asarray(X, np.float64)) / (len(y) * (len(y) - 1)))
 
 
 def sign_cdf(X: ArrayLike, y: ArrayLike) -> Float64:
