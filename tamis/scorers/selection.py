@@ -413,8 +413,9 @@ def _thresholds(stage: Select, selection: Selection) -> dict[str, Any]:
     else:
         facts[name] = {one: group.threshold for one, group in groups.items()}
         facts["at_threshold"] = {one: group.at_threshold for one, group in groups.items()}
-    errors = [scale.rank_error for scale in selection.scales.values()]
-    facts["rank_error"] = max(errors, default=0.0)
+    if stage.error is not None:
+        errors = [scale.rank_error for scale in selection.scales.values()]
+        facts["rank_error"] = max(errors, default=0.0)
     quotas = stage.quotas
     if isinstance(quotas, dict):
         facts["unused_quotas"] = [one for one in quotas if one != "*" and one not in groups]

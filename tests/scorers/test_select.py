@@ -325,7 +325,17 @@ def test_facts_of_a_run_say_what_was_found(tmp_path: Path) -> None:
     sources = facts["composition"]["sources"]
     assert sources["web"]["documents"] == sum(one["source"] == "web" for one in records)
     assert sources["web"]["kept_documents"] == sum(one["source"] == "web" for one in chosen)
-    assert facts["rank_error"] == 0.0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert "What it selected" in html
+    assert "Share of bytes" in html
+
+
+def test_the_error_of_ranks_is_in_the_manifest(tmp_path: Path) -> None:
+    path = write_input(tmp_path / "in.jsonl")
+    done = run(recipe(path, tmp_path / "out", "keep_fraction: 0.2, unit: bytes, error: 0.05"))
+    facts = done.manifest["stages"][0]["facts"]
+    assert 0 < facts["rank_error"] <= 0.05
+    assert 0.2 < facts["kept_share_of_bytes"] < 0.3
 
 
 def test_explain_and_retune_know_a_selection(tmp_path: Path) -> None:

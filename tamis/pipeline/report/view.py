@@ -26,6 +26,8 @@ from tamis.pipeline.report.histogram import Histogram, draw
 
 STAGES, RULES, MEASURES, SOURCES = 40, 40, 40, 24
 SAMPLES, CHANGES, ERRORS, FILES, FACTS, NOTES = 5, 4, 20, 50, 30, 20
+COMPOSITION = "composition"
+"""The fact of a stage that is a table of its own: what became of the sources."""
 REASONS = 5
 SAMPLE_LIMIT, MARKS = 1500, 20
 MARK = Markup("<mark>{}</mark>")
@@ -88,6 +90,9 @@ class Stage:
     decisive: list[Measure]
     other: list[Measure]
     facts: list[tuple[str, str]]
+    composition: list[Source]
+    """What a selection did to the sources, in ``composition_unit``."""
+    composition_unit: str
     detail_means: str
     changes: list[tuple[dict[str, Any], Diff]]
     cpu_seconds: float | None
@@ -320,15 +325,37 @@ def _stage(index: int, raw: Mapping[str, Any], widest: int, all_seconds: float) 
         rules=rules,
         decisive=decisive,
         other=[m for m in measures if m not in decisive and m.histogram],
-        facts=[(str(k).replace("_", " "), fact(v)) for k, v in mapping(raw.get("facts")).items()][
-            :FACTS
-        ],
+        facts=[
+            (str(k).replace("_", " "), fact(v))
+            for k, v in mapping(raw.get("facts")).items()
+            if k != COMPOSITION
+        ][:FACTS],
+        composition=_composition(raw),
+        composition_unit=str(_composed(raw).get("unit") or ""),
         detail_means=str(raw.get("detail_means") or ""),
         changes=changes,
         cpu_seconds=cpu,
         cpu_share=share(cpu, all_seconds),
         hidden_rules=max(0, len(items(raw.get("rules"))) - RULES),
     )
+
+
+def _composed(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    return mapping(mapping(raw.get("facts")).get(COMPOSITION))
+
+
+def _composition(raw: Mapping[str, Any]) -> list[Source]:
+    """The sources before and after a stage that says so in its facts; none if there is one."""
+    sources = {
+        str(name) or "no source": {
+            "in": mapping(one).get("documents"),
+            "kept": mapping(one).get("kept_documents"),
+            "bytes_in": mapping(one).get("amount"),
+            "bytes_kept": mapping(one).get("kept_amount"),
+        }
+        for name, one in mapping(_composed(raw).get("sources")).items()
+    }
+    return _sources(sources) if len(sources) > 1 else []
 
 
 def _rules(raw: Sequence[Mapping[str, Any]], measures: Sequence[Mapping[str, Any]]) -> list[Rule]:
