@@ -66,8 +66,8 @@ class ODM(Mixer):
             else:
                 older = self.smoothing * self._rewards[index]
                 self._rewards[index] = older + (1 - self.smoothing) * np.exp(loss)
-        explored = [exploration(len(self._rewards), one) for one in (step, step - 1)]
-        self._shares = odm_shares(self._rewards, *explored, self.variant)
+        explored, before = (exploration(len(self._rewards), one) for one in (step, step - 1))
+        self._shares = odm_shares(self._rewards, explored, before, self.variant)
 
     def shares(self) -> Float64:
         return self._shares

@@ -141,12 +141,11 @@ def test_a_graph_is_learned_from_single_skills() -> None:
 
 
 def nested_skills() -> tuple[np.ndarray, np.ndarray]:
-    """(contexts of each skill (5, 30), the one table (30, 16)): skill j is drawn from blocks 0..j."""
+    """(contexts of each skill (5, 30), the one table (30, 16)); skill j is of blocks 0 to j."""
     random = np.random.default_rng(0)
     table = random.dirichlet(np.full(16, 0.15), 30)
-    contexts = np.array(
-        [[1 / (6 * (j + 1))] * (6 * (j + 1)) + [0] * (24 - 6 * j) for j in range(5)]
-    )
+    sizes = 6 * np.arange(1, 6)
+    contexts = (np.arange(30) < sizes[:, None]) / sizes[:, None]
     return contexts, table
 
 
