@@ -30,6 +30,7 @@ from benchmarks import (
     pipeline,
     plug_in,
     refine,
+    score_command,
     semantic,
     start,
     substring,
@@ -41,7 +42,7 @@ SECTIONS = [
     "filters", "language", "lists", "io", "minhash", "dedup", "dedup_quality", "dedup_scaling",
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
-    "plug_in", "refine", "preselect", "training", "start",
+    "plug_in", "score_command", "refine", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -123,6 +124,7 @@ def main() -> None:
             "large": lambda: pipeline.run_large(whole),
             "toxicity": lambda: toxicity.run(part, small, tiny, arguments.corpus.parent),
             "plug_in": lambda: plug_in.run(part, small),
+            "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
             "training": training,
