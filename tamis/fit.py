@@ -27,6 +27,7 @@ METHODS = {
     "perplexity_correlations": "tamis.scorers.perplexity_correlations:FitPerplexityCorrelations",
     "preselect": "tamis.scorers.preselect:FitPreSelect",
     "quality": "tamis.scorers.quality:FitQuality",
+    "refiner": "tamis.filters.refine.fit:FitRefiner",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }
 

@@ -18,6 +18,8 @@ from tamis.kernel import kernel
 
 IMPOSSIBLE = -1e30
 _EPSILON = 1e-6
+_SMALLEST = 1e-4
+"""An error that is not learned from, to save time."""
 
 
 @kernel
@@ -65,8 +67,13 @@ def viterbi(scores: Any, transitions: Any, best: Any) -> None:
 
 @kernel
 def _log_sum(values: Any) -> Any:
-    top = values.max()
-    return top + np.log(np.exp(values - top).sum())
+    top = values[0]
+    for value in values:
+        top = max(top, value)
+    total = 0.0
+    for value in values:
+        total += np.exp(value - top)
+    return top + np.log(total)
 
 
 @kernel
@@ -75,39 +82,31 @@ def marginals(scores: Any, transitions: Any, of_one: Any, of_two: Any) -> Any:
     (labels, labels); gives ln Z.
     """
     n, labels = scores.shape
-    forward, backward = np.empty((n, labels)), np.zeros((n, labels))
-    forward[0] = scores[0]
-    for i in range(1, n):
-        for y in range(labels):
-            forward[i, y] = scores[i, y] + _log_sum(forward[i - 1] + transitions[:, y])
-    for i in range(n - 2, -1, -1):
-        for y in range(labels):
-            backward[i, y] = _log_sum(transitions[y] + scores[i + 1] + backward[i + 1])
-    whole = _log_sum(forward[n - 1])
-    of_one[:] = np.exp(forward + backward - whole)
-    of_two[:] = 0.0
-    for i in range(1, n):
+    forward, backward = np.zeros((n, labels)), np.zeros((n, labels))
+    terms = np.empty(labels)
+    for i in range(n):
         for y in range(labels):
             for z in range(labels):
-                of_two[z, y] += np.exp(
-                    forward[i - 1, z] + transitions[z, y] + scores[i, y] + backward[i, y] - whole
-                )
+                terms[z] = forward[i - 1, z] + transitions[z, y] if i else IMPOSSIBLE
+            forward[i, y] = scores[i, y] + (_log_sum(terms) if i else 0.0)
+    for i in range(n - 2, -1, -1):
+        for z in range(labels):
+            for y in range(labels):
+                terms[y] = transitions[z, y] + scores[i + 1, y] + backward[i + 1, y]
+            backward[i, z] = _log_sum(terms)
+    whole = _log_sum(forward[n - 1])
+    of_two[:] = 0.0
+    for i in range(n):
+        for y in range(labels):
+            of_one[i, y] = np.exp(forward[i, y] + backward[i, y] - whole)
+            for z in range(labels if i else 0):
+                behind = transitions[z, y] + scores[i, y] + backward[i, y]
+                of_two[z, y] += np.exp(forward[i - 1, z] + behind - whole)
     return whole
 
 
 @kernel
-def learn(
-    features: Any,
-    found: Any,
-    allowed: Any,
-    labels: Any,
-    importance: Any,
-    rate: Any,
-    weights: Any,
-    squares: Any,
-    transitions: Any,
-    transition_squares: Any,
-) -> Any:
+def learn(features: Any, found: Any, allowed: Any, labels: Any, rate: Any, tables: Any) -> Any:
     """One step of AdaGrad on one sequence; gives -ln p of its labels.
 
     Args:
@@ -115,13 +114,11 @@ def learn(
         found: (n,)
         allowed: (n,)
         labels: (n,), the true ones.
-        importance: (labels,), how much an element of each label counts.
         rate: The learning rate.
-        weights: (buckets, labels) float32, changed, as the following three.
-        squares: Sums of squared gradients.
-        transitions: (labels, labels) float64.
-        transition_squares: As ``squares``.
+        tables: Weights (buckets, labels) float32, the sums of their squared gradients, transitions
+            (labels, labels) float64 and theirs; all changed.
     """
+    weights, squares, transitions, transition_squares = tables
     n, kinds = len(labels), weights.shape[1]
     scores, of_one = np.empty((n, kinds)), np.empty((n, kinds))
     of_two = np.empty((kinds, kinds))
@@ -133,8 +130,8 @@ def learn(
             loss -= transitions[labels[i - 1], labels[i]]
             of_two[labels[i - 1], labels[i]] -= 1.0
         for y in range(allowed[i]):
-            error = importance[labels[i]] * (of_one[i, y] - (y == labels[i]))
-            if abs(error) < 1e-4:
+            error = of_one[i, y] - (y == labels[i])
+            if abs(error) < _SMALLEST:
                 continue
             for k in range(found[i]):
                 where = features[i, k]

@@ -33,16 +33,18 @@ WHOLE, FIRST_WORD, LAST_WORD, HASHES = range(4)
 CHARACTERS, WORD_COUNT, DIGIT_COUNT, CAPITAL_COUNT, SENTENCE_COUNT, COUNTS = range(6)
 
 _FRONT_WORDS, _MOST_WORDS, _MOST_PAIRS = 14, 22, 14
+_MIXED, _OF_DOCUMENT = 20, 16
+"""Features that are no words: of a line beside its shape, of a document."""
 _K = np.uint64(0x9E3779B97F4A7C15)
 _M = np.uint64(0xD6E8FEB86659FD93)
 _S = np.uint64(32)
-_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_ZERO = np.uint64(0)
 
 
 @kernel
 def mix(one: Any, other: Any) -> Any:
     """A hash of two numbers."""
-    found = (np.uint64(one) * _K) ^ np.uint64(other)
+    found = (one * _K) ^ other
     found = (found ^ (found >> _S)) * _M
     return found ^ (found >> _S)
 
@@ -72,29 +74,29 @@ def _share(part: Any, whole: Any) -> Any:
 def _word_byte(byte: Any) -> Any:
     return (
         byte >= 128
-        or (48 <= byte and byte <= 57)
-        or (65 <= byte and byte <= 90)
-        or (97 <= byte and byte <= 122)
+        or (byte >= 48 and byte <= 57)
+        or (byte >= 65 and byte <= 90)
+        or (byte >= 97 and byte <= 122)
     )
 
 
 @kernel
 def _lower(byte: Any) -> Any:
     """In lower case, and digits alike."""
-    if 65 <= byte and byte <= 90:
+    if byte >= 65 and byte <= 90:
         return byte + 32
-    return 48 if 48 <= byte and byte <= 57 else byte
+    return 48 if byte >= 48 and byte <= 57 else byte
 
 
 @kernel
 def _kind(data: UInt8s, at: Any) -> Any:
     """What a line begins or ends with."""
     byte = data[at]
-    if 48 <= byte and byte <= 57:
+    if byte >= 48 and byte <= 57:
         return 1
-    if 65 <= byte and byte <= 90:
+    if byte >= 65 and byte <= 90:
         return 2
-    if 97 <= byte and byte <= 122:
+    if byte >= 97 and byte <= 122:
         return 3
     return 4 if byte >= 128 else np.int64(byte)
 
@@ -138,8 +140,16 @@ def _put(out: Any, found: Any, template: Any, value: Any, mask: Any) -> Any:
     """One feature more, if there is room."""
     if found >= out.size:
         return found
-    out[found] = np.int32(mix(np.uint64(template) + _ONE, value) & mask)
+    out[found] = np.int32(mix(np.uint64(template), value) & mask)
     return found + 1
+
+
+@kernel
+def _put_all(out: Any, found: Any, template: Any, values: Any, mask: Any) -> Any:
+    """A feature for each of the values, with templates from ``template`` on."""
+    for k in range(len(values)):
+        found = _put(out, found, template + k, np.uint64(values[k]), mask)
+    return found
 
 
 @kernel
@@ -157,7 +167,7 @@ def describe(
         if stop > at and (at == start or not _word_byte(data[at - 1])):
             urls += 1
             counts[CHARACTERS] += stop - at
-            whole = mix(whole, 7)
+            whole = mix(whole, np.uint64(7))
             at = stop
             continue
         byte = data[at]
@@ -168,7 +178,7 @@ def describe(
                 byte = data[at]
                 counts[CHARACTERS] += (byte & 0xC0) != 0x80
                 counts[DIGIT_COUNT] += 48 <= byte <= 57
-                word = mix(word, _lower(byte))
+                word = mix(word, np.uint64(_lower(byte)))
                 at += 1
             counts[CAPITAL_COUNT] += capital
             counts[WORD_COUNT] += 1
@@ -181,7 +191,7 @@ def describe(
         counts[SENTENCE_COUNT] += ends and at > start and _word_byte(data[at - 1])
         if byte > 32:
             marks += 1
-            whole = mix(whole, byte)
+            whole = mix(whole, np.uint64(byte))
             counts[CHARACTERS] += 1
         else:
             counts[CHARACTERS] += 1
@@ -217,7 +227,7 @@ def _note_shape(
     shape[SENTENCES] = min(counts[SENTENCE_COUNT], 4)
     shape[FIRST] = 0 if blank else _kind(data, indent)
     shape[LAST] = 0 if blank else _kind(data, end - 1)
-    shape[URL] = NO_URL if urls == 0 else HAS_URL if others > 2 else IS_URL
+    shape[URL] = NO_URL if urls == 0 else HAS_URL if others > 0 else IS_URL
 
 
 @kernel
@@ -236,15 +246,15 @@ def _word_features(
             if data[at] >= 0xE3 and at + 5 < end and data[at + 3] >= 0xE3 and pairs < _MOST_PAIRS:
                 code = _ZERO
                 for k in range(6):
-                    code = mix(code, data[at + k])
-                found = _put(out, found, 40, code, mask)
+                    code = mix(code, np.uint64(data[at + k]))
+                found = _put(out, found, 70, code, mask)
                 pairs += 1
-            word = mix(word, _lower(data[at]))
+            word = mix(word, np.uint64(_lower(data[at])))
             at += 1
         number += 1
         if number <= _FRONT_WORDS or total - number < _MOST_WORDS - _FRONT_WORDS:
-            found = _put(out, found, 1, word, mask)
-            found = _put(out, found, 2, mix(before, word), mask)
+            found = _put(out, found, 71, word, mask)
+            found = _put(out, found, 72, mix(before, word), mask)
         before = word
     return found
 
@@ -270,7 +280,8 @@ def line_features(
     mask: Any,
     out: Any,
 ) -> Any:
-    """The features of one line go to ``out``; how many they are.
+    """The features of one line go to ``out``, those of its words and of its neighbours' last; how
+    many there are without these, and with them.
 
     Args:
         data: The text.
@@ -284,50 +295,52 @@ def line_features(
         out: int32.
     """
     line, top, bottom = place
-    lines = len(shapes)
     shape = shapes[line]
-    found = _put(out, 0, 0, 0, mask)
     length, last, first = shape[LENGTH], shape[LAST], shape[FIRST]
-    for k in range(SHAPES):
-        found = _put(out, found, 3 + k, shape[k], mask)
-    found = _put(out, found, 14, 64 * length + shape[SENTENCES] * 8 + shape[URL], mask)
-    found = _put(out, found, 15, 256 * length + last, mask)
-    found = _put(out, found, 16, 256 * shape[CAPITALS] + last, mask)
-    found = _put(out, found, 17, 64 * shape[WORDS] + shape[MARKS], mask)
-    top, bottom = _bucketed(top), _bucketed(bottom)
-    size = _bucketed(lines)
-    found = _put(out, found, 18, top, mask)
-    found = _put(out, found, 19, bottom, mask)
-    found = _put(out, found, 20, 64 * top + length, mask)
-    found = _put(out, found, 21, 64 * bottom + length, mask)
-    found = _put(out, found, 22, 256 * top + last, mask)
-    found = _put(out, found, 23, 256 * bottom + last, mask)
-    found = _put(out, found, 24, (64 * top + bottom) * 64 + size, mask)
-    found = _put(out, found, 25, 12 * min(repeated, 3) + min(length, 11), mask)
-    if shape[LENGTH] > 0:
-        found = _put(out, found, 26, hashes[line, WHOLE], mask)
-        found = _put(out, found, 27, hashes[line, FIRST_WORD], mask)
-        found = _put(out, found, 28, hashes[line, LAST_WORD], mask)
-        found = _put(out, found, 41, mix(hashes[line, FIRST_WORD], bottom), mask)
-    before, after = _around(lines, line, -1, shapes), _around(lines, line, 1, shapes)
+    before, after = _around(len(shapes), line, -1, shapes), _around(len(shapes), line, 1, shapes)
     one = shapes[before, LENGTH] if before >= 0 else 63
     two = shapes[after, LENGTH] if after >= 0 else 63
-    found = _put(out, found, 29, 64 * one + length, mask)
-    found = _put(out, found, 30, 64 * two + length, mask)
-    found = _put(out, found, 31, (64 * one + length) * 64 + two, mask)
-    gaps = 2 * (line > 0 and before != line - 1) + (line + 1 < lines and after != line + 1)
-    found = _put(out, found, 32, 64 * gaps + length, mask)
+    gaps = 2 * (line > 0 and before != line - 1)
+    gaps += line + 1 < len(shapes) and after != line + 1
+    top, bottom = _bucketed(top), _bucketed(bottom)
+    values = np.zeros(SHAPES + _MIXED, np.int64)
+    values[:SHAPES] = shape
+    values[SHAPES:] = (
+        0,
+        64 * length + shape[SENTENCES] * 8 + shape[URL],
+        256 * length + last,
+        256 * shape[CAPITALS] + last,
+        64 * shape[WORDS] + shape[MARKS],
+        top,
+        bottom,
+        64 * top + length,
+        64 * bottom + length,
+        256 * top + last,
+        256 * bottom + last,
+        (64 * top + bottom) * 64 + _bucketed(len(shapes)),
+        12 * min(repeated, 3) + min(length, 11),
+        64 * one + length,
+        64 * two + length,
+        (64 * one + length) * 64 + two,
+        64 * gaps + length,
+        256 * shapes[before, LAST] + last if before >= 0 else -1,
+        256 * shapes[after, FIRST] + last if after >= 0 else -1,
+        256 * first + last,
+    )
+    found = _put_all(out, 0, 0, values, mask)
+    without_words = found
+    words = np.zeros(8, np.int64)
+    words[0] = hashes[line, WHOLE]
+    words[1] = hashes[line, FIRST_WORD]
+    words[2] = hashes[line, LAST_WORD]
+    words[3] = mix(hashes[line, FIRST_WORD], np.uint64(bottom))
     if before >= 0:
-        found = _put(out, found, 33, 256 * shapes[before, LAST] + last, mask)
-        found = _put(out, found, 34, hashes[before, FIRST_WORD], mask)
-        found = _put(out, found, 35, hashes[before, WHOLE], mask)
+        words[4], words[5] = hashes[before, FIRST_WORD], hashes[before, WHOLE]
     if after >= 0:
-        found = _put(out, found, 36, 256 * shapes[after, FIRST] + last, mask)
-        found = _put(out, found, 37, hashes[after, FIRST_WORD], mask)
-        found = _put(out, found, 38, hashes[after, WHOLE], mask)
-    found = _put(out, found, 39, 256 * first + last, mask)
+        words[6], words[7] = hashes[after, FIRST_WORD], hashes[after, WHOLE]
+    found = _put_all(out, found, 60, words, mask)
     total = counts[line, WORD_COUNT]
-    return _word_features(data, span[0], span[1], total, mask, out, found)
+    return without_words, _word_features(data, span[0], span[1], total, mask, out, found)
 
 
 @kernel
@@ -360,30 +373,32 @@ def document_features(
         for k in range(COUNTS):
             totals[k] += counts[line, k]
     characters, words = totals[CHARACTERS], totals[WORD_COUNT]
-    found = _put(out, 0, 100, 0, mask)
-    found = _put(out, found, 101, _bucketed(words), mask)
-    found = _put(out, found, 102, _bucketed(solid), mask)
-    found = _put(out, found, 103, _share(gone, solid), mask)
-    found = _put(out, found, 104, _share(gone_characters, characters), mask)
-    found = _put(out, found, 105, _share(short, solid), mask)
-    found = _put(out, found, 106, _share(addresses, solid), mask)
-    found = _put(out, found, 107, _share(distinct, solid), mask)
-    found = _put(out, found, 108, _share(totals[DIGIT_COUNT], characters), mask)
-    found = _put(out, found, 109, _share(totals[CAPITAL_COUNT], words), mask)
-    found = _put(out, found, 110, _share(totals[SENTENCE_COUNT], words), mask)
-    found = _put(out, found, 111, _bucketed(characters // max(solid, 1)), mask)
-    found = _put(out, found, 112, _bucketed(characters // max(words, 1)), mask)
-    left = characters - gone_characters
-    found = _put(out, found, 113, _bucketed(left), mask)
-    found = _put(out, found, 114, 16 * _share(gone, solid) + _share(short, solid), mask)
-    found = _put(out, found, 115, 64 * _share(distinct, solid) + _bucketed(words), mask)
-    found, repeats = _document_words(data, spans, mask, out, found)
-    return _put(out, found, 116, repeats, mask)
+    values = np.zeros(_OF_DOCUMENT, np.int64)
+    values[:] = (
+        0,
+        _bucketed(words),
+        _bucketed(solid),
+        _share(gone, solid),
+        _share(gone_characters, characters),
+        _share(short, solid),
+        _share(addresses, solid),
+        _share(distinct, solid),
+        _share(totals[DIGIT_COUNT], characters),
+        _share(totals[CAPITAL_COUNT], words),
+        _share(totals[SENTENCE_COUNT], words),
+        _bucketed(characters // max(solid, 1)),
+        _bucketed(characters // max(words, 1)),
+        _bucketed(characters - gone_characters),
+        16 * _share(gone, solid) + _share(short, solid),
+        64 * _share(distinct, solid) + _bucketed(words),
+    )
+    found = _put_all(out, 0, 100, values, mask)
+    return _document_words(data, spans, mask, out, found)
 
 
 @kernel
 def _document_words(data: UInt8s, spans: Int64s, mask: Any, out: Any, found: Any) -> Any:
-    """The first words, and which share of the first thousand stood there before."""
+    """The first words, and the share of distinct ones among the first thousand."""
     seen = np.zeros(1 << 14, np.bool_)
     number, distinct = 0, 0
     at, end = spans[0], spans[1]
@@ -393,12 +408,12 @@ def _document_words(data: UInt8s, spans: Int64s, mask: Any, out: Any, found: Any
             continue
         word = _ZERO
         while at < end and _word_byte(data[at]):
-            word = mix(word, _lower(data[at]))
+            word = mix(word, np.uint64(_lower(data[at])))
             at += 1
         number += 1
         place = np.int64(word & np.uint64(seen.size - 1))
         distinct += not seen[place]
         seen[place] = True
         if number <= 120:
-            found = _put(out, found, 117, word, mask)
-    return found, _share(distinct, number)
+            found = _put(out, found, 150, word, mask)
+    return _put(out, found, 151, np.uint64(_share(distinct, number)), mask)

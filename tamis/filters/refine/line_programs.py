@@ -13,7 +13,8 @@ from tamis.filters.refine.program import (
     remove_lines,
 )
 
-_ADDRESS = re.compile(r"(?:https?://|ftp://|www\.)[^\s\"'<>()\[\]{}`\u2000-\u3fff]+", re.IGNORECASE)
+# Case counts in what follows the scheme: the Kelvin sign, which is no part of an address, is a k.
+_ADDRESS = re.compile(r"(?i:https?://|ftp://|www\.)[^\s\"'<>()\[\]{}`\u2000-\u3fff]+")
 _BRACKETS = {"(": ")", "[": "]", "<": ">", "{": "}"}
 _NOTHING = "keep_chunk()"
 
@@ -97,7 +98,5 @@ def replaced_lines(program: str, lines: Sequence[str]) -> set[int]:
     for part in parse(program).parts:
         last = len(lines) - 1 if part.last is None else min(part.last, len(lines) - 1)
         for source, _ in part.replacements:
-            found.update(
-                line for line in range(part.first, last + 1) if source in lines[line]
-            )
+            found.update(line for line in range(part.first, last + 1) if source in lines[line])
     return found

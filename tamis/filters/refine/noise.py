@@ -1,6 +1,6 @@
 """Planted noise: clean documents become pages of web sites, with the programs that clean them.
 
-    for page in plant(documents, sites=40, seed=0):
+    for page in plant(documents, sites=40):
         execute(page.text, page.program) == page.clean
 
 A site has its own menu, footer, notices, habits and phrases: where the menu stands, what separates
@@ -19,11 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tamis.filters.refine import noise_phrases as phrases
+from tamis.filters.refine.executor import execute
 from tamis.filters.refine.line_features import ADDRESS, KEEP, REMOVE
-from tamis.filters.refine.line_programs import address_sources, addresses, line_program
+from tamis.filters.refine.line_programs import address_sources, line_program
 
-FEWEST_WORDS = 12
-"""Of a document that is planted in: with fewer, what is left would be dropped for its length."""
 _RESERVED = 4
 _SEPARATORS = (" | ", " · ", " » ", " > ", " / ", " - ", " • ", "  ")
 _BULLETS = ("", "", "* ", "• ", "- ", "» ")
@@ -44,7 +43,6 @@ class Page(NamedTuple):
     labels: tuple[int, ...]
     """KEEP, REMOVE or ADDRESS of each line."""
     site: int
-    held_out: bool
 
 
 class Source(NamedTuple):
@@ -60,7 +58,7 @@ class _Site:
     def __init__(self, number: int, held_out: bool, seed: int) -> None:
         self.number = number
         self.held_out = held_out
-        self.random = np.random.default_rng([seed, number, 1])
+        self.random = np.random.default_rng([seed, held_out, number])
         self.name = self.word().capitalize() + self.word()
         self.domain = self.name.lower() + self.pick(_DOMAINS)
         self.separator = self.pick(_SEPARATORS)
@@ -132,27 +130,25 @@ class _Site:
 
 
 def plant(
-    documents: Iterable[Source], sites: int = 40, held_out: float = 0.25, seed: int = 0
+    documents: Iterable[Source], sites: int = 40, held_out: bool = False, seed: int = 0
 ) -> list[Page]:
-    """A page for each clean document of ``FEWEST_WORDS`` words or more, and one page in six that is
-    to be dropped.
+    """A page for each clean document, and one page in seven that is to be dropped.
 
     Args:
-        documents: Clean ones, without addresses; those with a carriage return are left out.
+        documents: Clean ones. Those that are too short for their page are left out: the executor
+            drops what has but a few words left.
         sites: How many web sites the pages are spread over.
-        held_out: The part of the sites that is held out.
+        held_out: Whether the sites have the phrases that are held out, or the other ones.
         seed: The same documents, settings and seed give the same pages.
     """
-    apart = round(sites * held_out)
-    of = [_Site(number, number < apart, seed) for number in range(sites)]
-    random = np.random.default_rng([seed, 0])
+    of = [_Site(number, held_out, seed) for number in range(sites)]
+    random = np.random.default_rng([seed, held_out])
     pages = []
     for document in documents:
-        if len(document.text.split()) < FEWEST_WORDS and len(document.text) < 8 * FEWEST_WORDS:
-            continue
-        if "\r" in document.text or any(addresses(one) for one in document.text.split("\n")):
-            continue
-        pages.append(_page(of[int(random.integers(sites))], document))
+        page = _page(of[int(random.integers(sites))], document)
+        # The executor drops a document with a few words, or less than a twentieth, left.
+        if execute(page.text, page.program) == page.clean:
+            pages.append(page)
         if random.random() < 1 / 6:
             pages.append(_junk(of[int(random.integers(sites))], document.language))
     return pages
@@ -177,7 +173,9 @@ def _page(site: _Site, document: Source) -> Page:
     noisy += [(one, REMOVE) for one in ends if site.chance(0.97)]
     lines = [line for line, _ in noisy]
     labels = [label for _, label in noisy]
-    sources = {at: address_sources(lines[at]) for at, label in enumerate(labels) if label == ADDRESS}
+    sources = {
+        at: address_sources(lines[at]) for at, label in enumerate(labels) if label == ADDRESS
+    }
     return Page(
         "\n".join(lines),
         line_program(labels, sources),
@@ -185,7 +183,6 @@ def _page(site: _Site, document: Source) -> Page:
         document.text,
         tuple(labels),
         site.number,
-        site.held_out,
     )
 
 
@@ -237,4 +234,4 @@ def _junk(site: _Site, language: str) -> Page:
     lines = [*menu, *body, *notices, *footers]
     labels = (REMOVE,) * len(lines)
     text, program = "\n".join(lines), line_program(labels, {})
-    return Page(text, program, False, "", labels, site.number, site.held_out)
+    return Page(text, program, False, "", labels, site.number)

@@ -6,7 +6,7 @@ own.
 
 from __future__ import annotations
 
-MENU = {
+MENU: dict[str, tuple[str, ...]] = {
     "en": (
         "Home", "About", "Contact", "Blog", "Products", "Services", "News", "Support",
         "Documentation", "Download", "Forum", "Search", "Log in", "Register", "FAQ", "Pricing",
@@ -47,7 +47,7 @@ MENU = {
     ),
 }  # fmt: skip
 
-FOOTER = {
+FOOTER: dict[str, tuple[str, ...]] = {
     "en": (
         "© {year} {site}. All rights reserved.",
         "Copyright {year} by {site}",
@@ -98,13 +98,14 @@ FOOTER = {
         "打印本页", "{site} 保留所有权利", "关注 {site} 官方账号", "浏览次数：{number}",
     ),
     "ja": (
-        "© {year} {site} 無断転載を禁じます", "プライバシーポリシー | 利用規約", "最終更新日：{date}",
-        "ページの先頭へ", "このページを印刷", "Copyright {year} {site} 株式会社",
+        "© {year} {site} 無断転載を禁じます", "プライバシーポリシー | 利用規約",
+        "最終更新日：{date}", "ページの先頭へ", "このページを印刷",
+        "Copyright {year} {site} 株式会社",
         "{site} をフォローする", "閲覧数：{number}",
     ),
 }  # fmt: skip
 
-NOTICE = {
+NOTICE: dict[str, tuple[str, ...]] = {
     "en": (
         "We use cookies to give you the best experience on {site}. Accept | Decline",
         "This website uses cookies. By going on you agree to our cookie policy.",
@@ -162,7 +163,7 @@ NOTICE = {
     ),
 }  # fmt: skip
 
-JUNK = {
+JUNK: dict[str, tuple[str, ...]] = {
     "en": (
         "404 Not Found", "The page that you asked for could not be found on this server.",
         "Access denied. You do not have permission to view this page.", "Loading, please wait...",
