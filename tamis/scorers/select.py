@@ -140,6 +140,13 @@ class Select(Fitted, Filter):
             raise RecipeError(f"{self.name}: {problem}")
         return self
 
+    def __call__(self, data: Any) -> Any:
+        """Not on batches: see ``select_rows``."""
+        raise TamisError(
+            f"{self.kind} looks at all documents before it keeps any: use it in a Pipeline, or "
+            "tamis.scorers.select.select_rows(table, stage) on a whole pyarrow table"
+        )
+
     def missing(self, available: Sequence[str]) -> list[str]:
         """The columns that are needed and not there, ``by`` as it was written."""
         names = [name for name in self.requires() if name not in available]

@@ -222,6 +222,11 @@ def test_ranks_within_an_error_keep_at_most_so_much_more() -> None:
     assert len(coarse) - len(exact) <= 0.002 * len(scores)
 
 
+def test_a_batch_alone_is_not_selected_from() -> None:
+    with pytest.raises(TamisError, match="select_rows"):
+        Select(by="s", keep=1)(table([1.0]))
+
+
 def wrong(**settings: Any) -> str:
     with pytest.raises(RecipeError) as error:
         Select(by="s", **settings)
