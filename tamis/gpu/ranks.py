@@ -13,7 +13,7 @@ and about 28 bytes for each of the k best of each query.
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +106,23 @@ def sum_over_ranks(
     return sums
 
 
+class Placed(NamedTuple):
+    """The best rank of each vector, of all queries."""
+
+    rank: Int64
+    query: Int64
+    """The query that gives it: of several the most similar, then the first."""
+    similarity: Float64
+    """To this query."""
+
+
 def ranks_on_ladders(
     ladders: Float64, queries: Float32, vectors: Float32, device: Device = "cpu"
-) -> tuple[Int64, Int64]:
-    """(rank, query): the best rank that each vector would have among the vectors that the ladders
-    were made of, and with which query; k + 1 and -1 where it is among the best k of none.
+) -> Placed:
+    """The best rank that each vector would have among the vectors that the ladders were made of;
+    k + 1, -1 and NaN where it is among the best k of no query.
 
-    A rank is 1 + the number of similarities of the query's ladder that are larger. Of queries with
-    the same rank the first counts.
+    A rank is 1 + the number of similarities of the query's ladder that are larger.
 
     Args:
         ladders: the k largest similarities to each query, descending, shape (n, k).
@@ -128,19 +137,25 @@ def ranks_on_ladders(
     xp = array_module(device)
     queries, vectors = checked_vectors(queries), checked_vectors(vectors)
     depth = ladders.shape[1]
-    rank, query = np.full(len(vectors), depth + 1), np.full(len(vectors), -1)
+    placed = Placed(
+        np.full(len(vectors), depth + 1),
+        np.full(len(vectors), -1),
+        np.full(len(vectors), np.nan),
+    )
     resident = fixed_point(xp.asarray(queries), xp).T
     steps = xp.asarray(ladders / UNSCALE)
     for begin in range(0, len(vectors), step := max(1, _HELD // max(1, len(queries)))):
         scores = fixed_point(xp.asarray(vectors[begin : begin + step]), xp) @ resident
         row, column = xp.nonzero(scores >= steps[:, -1])
-        place = _count_larger(steps, column, scores[row, column], xp)
-        row, column, place = on_host(row), on_host(column), on_host(place)
-        order = np.lexsort((column, place, row))
+        score = scores[row, column]
+        place = on_host(_count_larger(steps, column, score, xp))
+        row, column, score = on_host(row), on_host(column), on_host(score)
+        order = np.lexsort((column, -score, place, row))
         order = order[np.diff(row[order], prepend=-1) != 0]
-        rank[begin + row[order]] = place[order] + 1
-        query[begin + row[order]] = column[order]
-    return rank, query
+        placed.rank[begin + row[order]] = place[order] + 1
+        placed.query[begin + row[order]] = column[order]
+        placed.similarity[begin + row[order]] = score[order] * UNSCALE
+    return placed
 
 
 def _count_larger(ladders: Any, row: Any, score: Any, xp: ModuleType) -> Any:

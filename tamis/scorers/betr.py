@@ -189,8 +189,9 @@ class Betr(Measure):
     the examples of benchmarks.
 
     The similarity to each example is compared with those of the documents of the sample. A document
-    that is among the first of none has the rank behind the last that is known. A document without a
-    word has no score (NaN).
+    that is among the first of none has the rank behind the last that is known, and no similarity
+    (NaN). A document without a word has no score either. Many documents have the same rank:
+    ``tie_by`` their similarity when you select.
     """
 
     kind: ClassVar[str] = "betr"
@@ -206,6 +207,7 @@ class Betr(Measure):
         return (
             Quantity("score", "score", "log2 of 1 / rank", -40.0, 0.0),
             Quantity("rank", "score", "best rank over all examples of the benchmarks", 1.0),
+            Quantity("similarity", "score", "cosine to the example that gives it", -1.0, 1.0),
         )
 
     def models(self) -> tuple[Path, ...]:
@@ -221,7 +223,7 @@ class Betr(Measure):
     def measure(self, documents: Documents) -> Measures:
         stored, alive = self._stored(), np.flatnonzero(documents.alive)
         vectors = unit_vectors(self._embedder().embed(documents, alive))
-        rank = np.full(len(documents), np.nan)
+        rank, similarity = np.full((2, len(documents)), np.nan)
         some = np.flatnonzero(vectors.any(axis=1)) if vectors.size else np.zeros(0, np.int64)
         if len(some):
             examples = stored.arrays["examples"]
@@ -231,8 +233,9 @@ class Betr(Measure):
                     f"embedding gives {vectors.shape[1]}"
                 )
             ladders = stored.arrays["ladders"]
-            rank[alive[some]] = ranks_on_ladders(ladders, examples, vectors[some], self.device)[0]
-        return {"score": -np.log2(rank), "rank": rank}
+            placed = ranks_on_ladders(ladders, examples, vectors[some], self.device)
+            rank[alive[some]], similarity[alive[some]] = placed.rank, placed.similarity
+        return {"score": 0.0 - np.log2(rank), "rank": rank, "similarity": similarity}
 
     def _stored(self) -> Stored:
         return once(_load, self.model, "there is no model {path}")

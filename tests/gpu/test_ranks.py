@@ -69,14 +69,16 @@ def test_ranks_on_ladders_are_those_among_the_sample(monkeypatch, held):
     queries, sample = unit_vectors(5, 4, seed=3), unit_vectors(60, 4, seed=4, copies=30)
     vectors = np.concatenate([sample[:20], unit_vectors(20, 4, seed=6)])
     found = top_vectors(queries, sample, 8)
-    rank, query = ranks_on_ladders(found.similarity, queries, vectors)
+    rank, query, similarity = ranks_on_ladders(found.similarity, queries, vectors)
     of_sample, scores = exact_similarities(queries, sample), exact_similarities(queries, vectors)
     larger = 1 + (of_sample[:, :, None] > scores[:, None, :]).sum(axis=1)
     expected = larger.min(axis=0)
     within = expected <= 8
     assert 5 < within.sum() < 35
     np.testing.assert_array_equal(rank, np.where(within, expected, 9))
-    np.testing.assert_array_equal(query, np.where(within, larger.argmin(axis=0), -1))
+    nearest = np.where(larger == expected, scores, -2)
+    np.testing.assert_array_equal(query, np.where(within, nearest.argmax(axis=0), -1))
+    np.testing.assert_array_equal(similarity, np.where(within, nearest.max(axis=0), np.nan))
 
 
 def test_nothing_gives_nothing():

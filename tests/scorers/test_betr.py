@@ -129,6 +129,10 @@ def test_the_stage_gives_the_rank_in_the_sample(made):
     depth = np.nanmax(rank)
     expected = 1 + (cosine[:, None, :] > cosine[:, :, None] + 1e-6).sum(axis=2)
     known = ~np.isnan(rank[:-1])
+    similarity = np.asarray(table["betr.similarity"])[:-1]
+    assert (np.isnan(similarity) == (np.isnan(rank[:-1]) | (rank[:-1] == depth))).all()
+    first = known & (rank[:-1] < depth)
+    assert (similarity[first] <= cosine.max(axis=0)[first] + 1e-6).all()
     np.testing.assert_array_equal(rank[:-1][known], np.minimum(expected.min(axis=0), depth)[known])
     np.testing.assert_allclose(
         np.asarray(table["betr.score"])[:-1][known], -np.log2(rank[:-1])[known]
