@@ -42,7 +42,7 @@ SECTIONS = [
     "filters", "language", "lists", "io", "minhash", "dedup", "dedup_quality", "dedup_scaling",
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
-    "plug_in", "score_command", "refine", "preselect", "training", "start",
+    "plug_in", "score_command", "refine", "betr", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -79,6 +79,14 @@ def heading(part: Part, small: Part) -> str:
 def preselect(corpus: Path, folder: Path) -> str:
     """Imported when it is wanted, as ``training``."""
     from benchmarks.preselect import run
+
+    folder.mkdir()
+    return run(corpus, folder)
+
+
+def betr(corpus: Path, folder: Path) -> str:
+    """Imported when it is wanted, as ``training``."""
+    from benchmarks.betr import run
 
     folder.mkdir()
     return run(corpus, folder)
@@ -126,6 +134,7 @@ def main() -> None:
             "plug_in": lambda: plug_in.run(part, small),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
+            "betr": lambda: betr(arguments.corpus, folder / "betr"),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
             "training": training,
             "start": start.run,
