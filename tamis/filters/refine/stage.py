@@ -62,7 +62,7 @@ class ProX(Filter, Refine):
     kind: ClassVar[str] = "refine"
     detail_means: ClassVar[str] = "program:"
 
-    writer: Programs
+    writer: Programs = Field(default={"model": None}, validate_default=True)
     """Who writes the programs: ``{model: FILE}`` (null: the compact refiner that comes along),
     ``{generator: {openai: {...}}}``, or ``{column: NAME, document: NAME}``.
     """

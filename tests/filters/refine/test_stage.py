@@ -64,6 +64,16 @@ def test_on_a_table() -> None:
     }
 
 
+def test_the_refiner_that_comes_along_writes_when_nobody_is_named() -> None:
+    stage = tamis.ProX()
+    assert stage.writer.settings() == {"model": None}
+    menu = ["Home", "About us", "Contact", "Log in", "Terms of use", "Privacy policy"]
+    body = " ".join(BODY)
+    rows = [{"id": "a", "text": "\n".join([*menu, *[body] * 4, "(c) 2020 All rights reserved"])}]
+    after = texts(stage(table(rows)))["a"].split("\n")
+    assert after.count(body) == 4 and len(after) < 8
+
+
 def test_levels_do_their_part() -> None:
     by_document = texts(ProX(writer=COLUMNS, level="document")(table()))
     assert by_document == {one["id"]: one["text"] for one in ROWS if one["id"] != "dropped"}
