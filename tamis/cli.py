@@ -203,6 +203,28 @@ def evaluate(
 
 
 @app.command()
+def mix(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Sources and a method in YAML.")],
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; repeatable."),
+    ] = [],  # noqa: B006 - typer copies it
+) -> None:
+    """How much of each source to train on: from sizes, a table of runs, or runs that it starts."""
+    from tamis.mixers.mix import MixConfig
+    from tamis.mixers.mix import mix as find_proportions
+    from tamis.pipeline.recipe import load_settings
+
+    settings = load_settings(config, MixConfig, set_)
+    runner = None
+    if settings.train is not None:
+        from tamis.trainers.proxies import Proxies
+
+        runner = Proxies
+    typer.echo(find_proportions(settings, runner).format())
+
+
+@app.command()
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A training in YAML.")],
     output: Annotated[

@@ -14,7 +14,7 @@ fits better, E + C / (1 - R + e)^g: the form with the smaller leave-one-out erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -243,7 +243,7 @@ class CriticalRatio(Mixer):
         """The source that the model knows."""
         return next(name for name in self.problem.names if name != self.domain)
 
-    def use(self, ratios: Float64, losses: list[Mapping[str, float]]) -> Self:
+    def use(self, ratios: Float64, losses: Sequence[Mapping[str, float]]) -> Self:
         """Take the runs of a table."""
         self._ratios, self._losses = [float(one) for one in ratios], [dict(one) for one in losses]
         self._fit()
