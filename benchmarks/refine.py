@@ -12,6 +12,7 @@ from typing import Any
 
 import xxhash
 
+from benchmarks import generation
 from benchmarks.harness import Side, clock, compare, side_by_side
 from benchmarks.texts import Part, read_records
 from tamis.filters.refine.program import normalize, remove_lines
@@ -121,4 +122,7 @@ def run(part: Part) -> str:
         (f"compat: prox ({equal})", "the rules written down plainly", published),
         ("the default", "the rules written down plainly", better),
     ]
-    return "## Refining programs\n\nThe executor, one call a document:\n\n" + side_by_side(rows)
+    return (
+        "## Refining programs\n\nThe executor, one call a document:\n\n"
+        f"{side_by_side(rows)}\nGeneration. {generation.run(part)}"
+    )
