@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 import textwrap
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import tamis
+from tamis.fit import METHODS
+from tamis.mixers.mix import MixConfig, make_mixer
 from tamis.pipeline import catalogue
 from tamis.pipeline.documents import content_id
 from tamis.pipeline.recipe import load_recipe, load_settings, parse_recipe
@@ -33,6 +36,9 @@ def blocks(language: str) -> list[tuple[str, str]]:
 def test_recipes_and_trainings_in_the_pages_are_right(page: str, text: str, tmp_path: Path) -> None:
     if "stages:" in text:
         assert parse_recipe(text, page)[0].stages
+    elif "method:" in text:
+        (tmp_path / page).write_text(text)
+        assert make_mixer(load_settings(tmp_path / page, MixConfig).method).kind
     else:
         (tmp_path / page).write_text(text)
         assert load_settings(tmp_path / page, TrainConfig).tokens
@@ -44,6 +50,9 @@ def test_recipes_and_trainings_in_the_pages_are_right(page: str, text: str, tmp_
 def test_recipes_and_trainings_in_examples_are_right(path: Path) -> None:
     if path.name.startswith("train"):
         assert load_settings(path, TrainConfig).tokens
+    elif path.stem in METHODS:
+        module, _, name = METHODS[path.stem].partition(":")
+        assert load_settings(path, getattr(import_module(module), name)).output
     else:
         assert load_recipe(path)[0].stages
 
