@@ -234,16 +234,24 @@ def _add_grams(
 
 @kernel
 def _read_block(
-    model: Collapsed, data: UInt8s, at: Any, stop: Any, opened: UInt64s, known: Any, work: Any
+    table: Any,
+    rows: Float32s,
+    facts: tuple[Any, Any, Any],
+    data: UInt8s,
+    at: Any,
+    stop: Any,
+    opened: UInt64s,
+    known: Any,
+    keys: UInt64s,
+    grams: Int64s,
 ) -> Any:
     """Read up to BLOCK words, as the library splits them, and fetch their entries.
 
-    Gives (words, n-grams, how many of ``opened`` are known, where the text goes on); the last is
-    -1 at its end, which the word ``</s>`` is too.
+    ``facts`` is (words, buckets, longest n-gram) of the model. Gives (words, n-grams, how many of
+    ``opened`` are known, where the text goes on); the last is -1 at its end, which the word
+    ``</s>`` is too.
     """
-    table, rows, all_words, ngram = model.table, model.rows, model.words, model.ngram
-    bucket = np.uint64(model.bucket)
-    keys, grams = work
+    all_words, bucket, ngram = facts
     mask = table.size - 1
     words = count = np.int64(0)
     before = opened[0]
@@ -257,9 +265,7 @@ def _read_block(
                 break
             hashed, key = step(hashed, byte), _key_step(key, byte)
             at += 1
-        if at == begin:
-            return words, count, known, np.int64(-1)
-        if data[begin] == _LESS and is_end(data, begin, at):
+        if at == begin or (data[begin] == _LESS and is_end(data, begin, at)):
             return words, count, known, np.int64(-1)
         if data[begin] == _UNDERSCORE and is_label(data, begin, at):
             continue
@@ -283,15 +289,15 @@ def _read_block(
 
 
 @kernel
-def _add_words(model: Collapsed, keys: UInt64s, words: Any, hidden: Float64s) -> Any:
+def _add_words(table: Any, rows: Float32s, keys: UInt64s, words: Any, hidden: Float64s) -> Any:
     """Add the rows of the words that the model knows; returns how many these are."""
-    table, rows = model.table, model.rows
     mask, width = table.size - 1, hidden.size
     features, total = np.int64(0), 0.0
     for k in range(words):
-        slot = np.int64(keys[k] >> _SHIFT) & mask
+        key = keys[k]
+        slot = np.int64(key >> _SHIFT) & mask
         while table[slot].row >= 0:
-            if table[slot].key == keys[k]:
+            if table[slot].key == key:
                 total += table[slot].first
                 for column in range(1, width):
                     hidden[column] += rows[table[slot].row, column]
@@ -313,36 +319,40 @@ def _add_rows(rows: Float32s, which: Int64s, count: Any, hidden: Float64s) -> No
 
 @kernel
 def _sum_features(
-    model: Collapsed,
+    table: Any,
+    rows: Float32s,
+    facts: tuple[Any, Any, Any],
+    end_row: Any,
     data: UInt8s,
     begin: Any,
     stop: Any,
     ends: bool,
     opened: UInt64s,
-    work: Any,
+    keys: UInt64s,
+    grams: Int64s,
     hidden: Float64s,
 ) -> Any:
     """The sum of the rows of all features of one text; gives how many there are, and how many words
     the text has.
     """
-    keys, grams = work
     features = known = all_words = np.int64(0)
     at: Any = np.int64(begin)
     while at >= 0:
-        words, count, known, at = _read_block(model, data, at, stop, opened, known, work)
-        features += _add_words(model, keys, words, hidden) + count
-        _add_rows(model.rows, grams, count, hidden)
+        words, count, known, at = _read_block(
+            table, rows, facts, data, at, stop, opened, known, keys, grams
+        )
+        features += _add_words(table, rows, keys, words, hidden) + count
+        _add_rows(rows, grams, count, hidden)
         all_words += words
     if ends:
         count = np.int64(0)
-        if model.ngram > 1:
-            hashed = fnv(END_OF_LINE, 0, END_OF_LINE.size)
-            bucket = np.uint64(model.bucket)
-            count = _add_grams(model.rows, model.words, bucket, hashed, opened, known, grams, count)
-        if model.end_row >= 0:
-            grams[count] = model.end_row
+        if facts[2] > 1:
+            end = fnv(END_OF_LINE, 0, END_OF_LINE.size)
+            count = _add_grams(rows, facts[0], facts[1], end, opened, known, grams, count)
+        if end_row >= 0:
+            grams[count] = end_row
             count += 1
-        _add_rows(model.rows, grams, count, hidden)
+        _add_rows(rows, grams, count, hidden)
         features += count
     return features, all_words
 
@@ -364,26 +374,33 @@ def predict_collapsed(
     """``kernels.predict`` for the texts ``data[begin[i]:end[i]]``; ``words`` is how many each
     has.
     """
-    hidden = np.zeros(model.rows.shape[1])
+    table, rows, loss, end_row = model.table, model.rows, model.loss, model.end_row
+    facts = (model.words, np.uint64(model.bucket), model.ngram)
+    hidden = np.zeros(rows.shape[1])
     values, labels = np.zeros(model.labels), np.zeros(model.labels)
     opened = np.zeros(max(model.ngram - 1, 1), np.uint64)
-    work = np.zeros(BLOCK, np.uint64), np.zeros(BLOCK * opened.size + 1, np.int64)
+    keys, grams = np.zeros(BLOCK, np.uint64), np.zeros(BLOCK * opened.size + 1, np.int64)
     for text in range(top.size):
-        hidden[:] = 0.0
+        for k in range(hidden.size):
+            hidden[k] = 0.0
         features, words[text] = _sum_features(
-            model, data, begin[text], end[text], ends, opened, work, hidden
+            *(table, rows, facts, end_row, data, begin[text], end[text], ends),
+            *(opened, keys, grams, hidden),
         )
         if features == 0:
             top[text], top_probability[text] = -1, np.nan
             found[text, :] = odds[text, :] = np.nan
             continue
-        values[: hidden.size] = hidden / features
-        put_probabilities(model.loss, values, labels)
-        best = np.argmax(labels)
+        for k in range(hidden.size):
+            values[k] = hidden[k] / features
+        put_probabilities(loss, values, labels)
+        best = 0
+        for k in range(1, labels.size):
+            best = k if labels[k] > labels[best] else best
         top[text], top_probability[text] = best, min(labels[best], 1.0)
         for k in range(wanted.size):
             found[text, k] = min(labels[wanted[k]], 1.0)
-            odds[text, k] = log_odds(model.loss, values, wanted[k])
+            odds[text, k] = log_odds(loss, values, wanted[k])
 
 
 def relative(output: NDArray[np.float32], loss: int) -> NDArray[np.float32]:
