@@ -27,7 +27,9 @@ OTHERS = (
     "speeches",
 )  # fmt: skip
 PIECE = 2000
-"""Characters of a document; longer ones are cut into so long ones."""
+"""Characters of a document; longer ones are cut into so long ones, and what is less than half as
+long is left out.
+"""
 PARTS = {"learn": 0.6, "benchmark": 0.05, "seed": 0.2, "pool": 0.15}
 BYTES = {"learn": 4_000_000, "benchmark": 60_000, "seed": 200_000, "pool": 300_000}
 """Of each domain, at most."""
@@ -54,6 +56,8 @@ def split_domains(corpus: Path, scale: float) -> Parts:
                 continue
             for begin in range(0, len(text), PIECE):
                 piece = text[begin : begin + PIECE]
+                if len(piece) < PIECE / 2:
+                    continue
                 draw = xxhash.xxh3_64_intdigest(piece.encode()) / 2**64
                 part = list(PARTS)[min(int(np.searchsorted(edges, draw)), len(PARTS) - 1)]
                 if used[part, domain] < BYTES[part] * scale:
@@ -165,7 +169,7 @@ def pick(model: Path, texts: Mapping[str, Sequence[str]]) -> str:
     picked = order[: int(np.searchsorted(size[order].cumsum(), size.sum() * 0.1)) + 1]
     return "\n".join([
         _composition(pool, size, picked),
-        f"Scoring the pool: {scoring.cpu:.2f} CPU seconds for {size.sum() / 1e6:.1f} MB.\n",
+        f"Scoring the pool: {scoring.cpu:.3f} CPU seconds for {size.sum() / 1e6:.1f} MB.\n",
         _samples("top", [pool[one] for one in order[:5]]),
         _samples("bottom", [pool[one] for one in order[-5:]]),
     ])  # fmt: skip

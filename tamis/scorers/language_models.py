@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _TOGETHER = 256
 """Documents that are tokenized and scored at once."""
 _BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+NO_KENLM = "{path} is a file, and n-gram models need KenLM: pip install 'tamis[kenlm]'"
 _NGRAM_FILES = (".arpa", ".bin", ".binary", ".gz", ".klm")
 _MARKERS = {"<s>", "</s>"}
 _LN10 = float(np.log(10))
@@ -80,6 +82,8 @@ class ModelSetting(BaseModel):
                     )
             if self.pieces is not None and not self.pieces.is_file():
                 raise RecipeError(f"there is no file {self.pieces}{nearest_file(self.pieces)}")
+            if find_spec("kenlm") is None:
+                raise RecipeError(NO_KENLM.format(path=self.model))
             return self.model
         if self.model.suffix in _NGRAM_FILES:
             raise RecipeError(f"there is no file {self.model}{nearest_file(self.model)}")
@@ -235,9 +239,7 @@ def _open_kenlm(path: Path) -> Any:
     try:
         import kenlm
     except ImportError:
-        raise TamisError(
-            f"{path} is a file, and n-gram models need KenLM: pip install 'tamis[kenlm]'"
-        ) from None
+        raise TamisError(NO_KENLM.format(path=path)) from None
     config = kenlm.Config()
     config.show_progress = False
     config.arpa_complain = kenlm.ARPALoadComplain.NONE

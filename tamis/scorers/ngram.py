@@ -37,7 +37,7 @@ def train_ngram(sentences: Iterable[Sequence[str]], order: int, path: Path) -> i
     gives the number of n-grams. The same sentences, in any order, give the same probabilities.
     ``order`` is 2 to 6, as KenLM reads them.
 
-    Memory is some 100 bytes for each word and order.
+    Memory is some 150 bytes for each word of the text and order.
 
     Raises:
         TamisError: if there is no word, or the file cannot be written.

@@ -42,7 +42,7 @@ class FitPerplexity(Fit):
     data: tuple[str, ...] = Field(min_length=1)
     """Good text: files of any format, folders and runs."""
     order: int = Field(default=5, ge=2, le=6)
-    """Words that are looked at together. Memory grows with it: about 100 bytes a word and order."""
+    """Words that are looked at together. Memory grows with it: some 150 bytes a word and order."""
     pieces: Path | None = None
     """A SentencePiece model, whose pieces are then the words."""
     normalize: Normalize = "ccnet"

@@ -95,7 +95,7 @@ class Reliability(NamedTuple):
     names: tuple[str, ...]
     """Of the models, from the worst to the best on benchmarks."""
     mean_loss: tuple[float, ...]
-    """Of each model over all documents together, in the unit of the losses per unit of size."""
+    """Of each model over all documents together: losses by sizes (nats a byte)."""
     documents: int
     levels: tuple[int, ...]
     """Documents with S = 0, 1 / Z, ... 1."""
@@ -134,7 +134,7 @@ class Reliability(NamedTuple):
             f"{n} models, {self.documents:,} documents: {self.predictive:.1%} order them rightly "
             f"(S = 1), {self.chance[-1]:.2%} would by chance; "
             f"{self.levels[0] / max(1, self.documents):.1%} the wrong way round (S = 0)",
-            "  model, worst first              mean loss  next one better  left out, put in place "
+            "  model, worst first            nats a byte  next one better  left out, put in place "
             f"(chance {1 / n:.0%})",
         ]
         better = (*(f"{one:.0%}" for one in self.neighbours), "-")

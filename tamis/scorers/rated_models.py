@@ -165,13 +165,16 @@ class FitFromLosses(Fit):
             "models": dict(zip(names, benchmarks, strict=True)),
             "tokenizers": len(cuts),
             "documents": len(documents),
+            **documents.drawn_from,
             "without_losses": missing,
             **found,
             **trained._asdict(),
             "groups": groups,
         }
         write_facts(self.output, "fasttext", {"label": POSITIVE}, self, facts)
-        return "\n".join([*told, *_notes(len(cuts), missing, groups), self._said(trained)])
+        return "\n".join(
+            [*told, *_notes(documents, len(cuts), missing, groups), self._said(trained)]
+        )
 
     def _said(self, trained: Trained) -> str:
         return (
@@ -281,9 +284,13 @@ def _groups(documents: SeedDocuments, positives: Int64) -> dict[str, list[int]]:
     return {one: [of_positives[one], all_of[one]] for one in named}
 
 
-def _notes(tokenizers: int, missing: int, groups: dict[str, list[int]]) -> list[str]:
+def _notes(
+    documents: SeedDocuments, tokenizers: int, missing: int, groups: dict[str, list[int]]
+) -> list[str]:
     """What the user should know about."""
     notes = []
+    if documents.drawn_from["unreadable"]:
+        notes.append(f"{documents.drawn_from['unreadable']:,} documents could not be read")
     if missing:
         notes.append(f"{missing:,} documents lack the loss of a model and were left out")
     if tokenizers > 1:

@@ -2,6 +2,7 @@
 training that is killed goes on behind the last block of documents.
 
     FOLDER/KEY/documents.arrow        id, text, group and order of each document, in blocks
+               documents.json         how many were read, and could not be read
                losses/MODEL/00000.f64 the nats of the documents of a block
                             model.json which model, and what it cuts text into
 """
@@ -66,6 +67,7 @@ class SeedDocuments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.drawn_from: dict[str, int] = json.loads((folder / "documents.json").read_text())
         ids, groups, orders, sizes = [], [], [], []
         for block in self.blocks():
             ids += block[ID].to_pylist()
@@ -117,7 +119,7 @@ def draw_documents(
     if not target.exists():
         columns = {per_group.column: "string"} if per_group else {}
         corpus = Corpus(paths, "data", columns)
-        chosen = _choose(corpus, min_tokens * TOKEN_BYTES, per_group, seed)
+        chosen, read = _choose(corpus, min_tokens * TOKEN_BYTES, per_group, seed)
         if not len(chosen):
             raise TamisError(
                 f"data: no document has the {min_tokens} tokens (of {TOKEN_BYTES} bytes) that "
@@ -127,14 +129,16 @@ def draw_documents(
             home.mkdir(parents=True, exist_ok=True)
             scratch = target.with_suffix(".writing")
             _write(corpus, chosen, per_group, seed, scratch)
+            counts = {"read": read, "unreadable": corpus.unreadable}
+            (home / "documents.json").write_text(json.dumps(counts))
             scratch.replace(target)
     return SeedDocuments(home)
 
 
 def _choose(
     corpus: Corpus, shortest: int, per_group: PerGroup | None, seed: int
-) -> NDArray[np.int64]:
-    """The places of the chosen documents in the corpus."""
+) -> tuple[NDArray[np.int64], int]:
+    """(places of the chosen documents in the corpus, how many documents were read)."""
     places, groups, hashes = array("q"), array("q"), array("Q")
     names: dict[str, int] = {}
     first = 0
@@ -147,6 +151,8 @@ def _choose(
                 hashes.append(xxhash.xxh3_64_intdigest(body, seed))
                 groups.append(names.setdefault(named[row], len(names)))
         first += len(documents)
+    if per_group is not None and [*names] == [""]:
+        raise TamisError(f"per_group: no document of the data has a {per_group.column}")
     place, group, order = np.array(places), np.array(groups), np.array(hashes, np.uint64)
     # Of copies the first.
     _, once = np.unique(order, return_index=True)
@@ -160,7 +166,7 @@ def _choose(
         rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
         kept = (rank < per_group.documents) & np.isin(ordered, largest)
         place = place[by_group[kept]]
-    return np.sort(place)
+    return np.sort(place), first
 
 
 def _groups(batch: pa.RecordBatch, per_group: PerGroup | None) -> list[str]:

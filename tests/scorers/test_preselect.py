@@ -136,6 +136,7 @@ def test_what_was_learned_is_noted_beside_the_model(fitted) -> None:
     assert (artefact.stage, artefact.settings) == ("fasttext", {"label": "1"})
     facts = artefact.facts
     assert facts["documents"] == 420 and facts["without_losses"] == 0
+    assert (facts["read"], facts["unreadable"]) == (450, 0)
     assert facts["positives"] + facts["negatives"] + facts["held_out"] == 280
     assert facts["highest_negative"] == 0 and facts["auc"] > 0.99
     assert facts["reliability"]["levels"][-1] == 140
@@ -237,6 +238,9 @@ def test_mistakes_are_one_sentence(ladder, tmp_path: Path) -> None:
     assert "there is no file" in problem(tmp_path, bad)
     assert "has either a model or its losses" in problem(tmp_path, [{"benchmark": 1}])
     assert "no document has the 9999 tokens" in problem(tmp_path, ladder, min_tokens=9999)
+    assert "no document of the data has a host" in problem(
+        tmp_path, ladder, per_group={"column": "host"}
+    )
     assert "ends in .bin" in problem(tmp_path, ladder, output=tmp_path / "model")
     ids = [one["id"] for one in pool(20, 100, seed=1)]
     files = [
