@@ -8,8 +8,8 @@ A scorer is a ``Measure``: it adds columns, and drops nothing. One file a method
     quality.py      a regression on embeddings, learned from somebody's ratings (FineWeb-Edu)
     difficulty.py   compression, lexical diversity, readability, fertility
 
-``preselect.py``, ``perplexity_correlations.py`` and ``betr.py`` choose what a fastText classifier is
-trained on; they are applied as one. ``combine.py`` makes one score of several, ``attributes.py``
+``preselect.py``, ``perplexity_correlations.py`` and ``betr.py`` choose what a fastText classifier
+is trained on; they are applied as one. ``combine.py`` makes one score of several, ``attributes.py``
 buckets of them. ``score.py`` applies whatever ``tamis fit`` has trained, and ``select.py`` decides
 which documents to keep.
 """
