@@ -31,6 +31,7 @@ from benchmarks import (
     plug_in,
     refine,
     score_command,
+    scoring,
     semantic,
     start,
     substring,
@@ -42,6 +43,7 @@ SECTIONS = [
     "filters", "language", "lists", "io", "minhash", "dedup", "dedup_quality", "dedup_scaling",
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
+    "scoring",
     "plug_in", "score_command", "refine", "betr", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
@@ -131,6 +133,7 @@ def main() -> None:
             "pipeline": lambda: pipeline.run(whole, part, small, tiny),
             "large": lambda: pipeline.run_large(whole),
             "toxicity": lambda: toxicity.run(part, small, tiny, arguments.corpus.parent),
+            "scoring": lambda: scoring.run(whole, part, small, folder / "scoring"),
             "plug_in": lambda: plug_in.run(part, small),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
