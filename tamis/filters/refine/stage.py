@@ -105,7 +105,9 @@ class ProX(Filter, Refine):
     def provides(self) -> tuple[Quantity, ...]:
         return (
             Quantity("drop_doc", "count", "1 if its program drops the document", 0.0, 1.0),
-            fraction("removed_fraction", "words removed, of all words; missing if it changed nothing"),
+            fraction(
+                "removed_fraction", "words removed, of all words; missing if it changed nothing"
+            ),
             count("words_left", "words after the program; missing if it changed nothing"),
             count("lines_removed", "lines that the program removed"),
             count("replacements", "places where the program replaced a string"),
