@@ -72,7 +72,9 @@ class ScoreCommand:
         workers = 0 if self.workers == 1 else self.workers
         progress = Progress(quiet=quiet)
         done = score_files(self.inputs, stages, output, workers, reading, progress)
-        page = write_page_of(done, score_columns(stages), self.top, self.threshold)
+        page = write_page_of(
+            done, score_columns(stages, numbers_only=True), self.top, self.threshold
+        )
         print(format_summary(done.manifest))  # noqa: T201
         print(f"the highest and lowest scores: {page}")  # noqa: T201
 

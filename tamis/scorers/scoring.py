@@ -108,13 +108,14 @@ def _name(scorer: Scorer) -> str:
     return given if is_stage(given) and not Path(given).suffix else Path(given).stem
 
 
-def score_columns(stages: Iterable[Measure]) -> list[str]:
+def score_columns(stages: Iterable[Measure], numbers_only: bool = False) -> list[str]:
     """The columns that say how good a document is: ``score`` of every scorer that has one, else all
-    of its columns.
+    of its columns (with ``numbers_only`` without labels).
     """
     columns = []
     for stage in stages:
-        names = [one.name for one in stage.provides()]
+        quantities = [one for one in stage.provides() if one.unit != "label" or not numbers_only]
+        names = [one.name for one in quantities]
         chosen = [SCORE] if SCORE in names else names
         columns += [f"{stage.name}.{one}" for one in chosen]
     return columns
@@ -231,7 +232,10 @@ class Printer:
             yield orjson.dumps(row, default=str)
 
 
-def _shown(value: float | None) -> str:
+def _shown(value: float | str | None) -> str:
+    """A score, or a label that a scorer gives instead."""
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
     return "nan" if value is None or math.isnan(value) else repr(value)
 
 

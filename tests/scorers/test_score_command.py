@@ -243,6 +243,25 @@ def test_names_come_from_the_stage_or_the_file(tmp_path: Path) -> None:
         read_scorers([str(tmp_path / "edu.bin")])
 
 
+def test_labels_are_printed_and_left_out_of_the_page(tmp_path: Path) -> None:
+    class Parity(tamis.Measure):
+        """A label alone: is the length even?"""
+
+        kind = "parity_of_test"
+
+        def provides(self) -> tuple[tamis.Quantity, ...]:
+            return (tamis.Quantity("parity", "label", "0 or 1"),)
+
+        def measure(self, documents: tamis.Documents) -> dict[str, Any]:
+            return {"parity": np.diff(documents.utf8()[1]) % 2}
+
+    path = write_jsonl(tmp_path / "in.jsonl", ["abc", "ab"])
+    assert run([path], scorers=["parity_of_test"]) == ["d0\t1", "d1\t0"]
+    assert score_columns([Parity()]) == ["parity_of_test.parity"]
+    run([path], scorers=["parity_of_test"], output=str(tmp_path / "out"))
+    assert "2 documents scored." in (tmp_path / "out" / "scores.html").read_text()
+
+
 def many_lines(count: int) -> Iterator[bytes]:
     text = "some words that are long enough to fill memory if they were all held " * 15
     for number in range(count):
