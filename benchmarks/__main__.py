@@ -21,6 +21,7 @@ from benchmarks import (
     dedup,
     dedup_quality,
     dedup_scaling,
+    dsir,
     filters,
     io,
     language,
@@ -44,7 +45,7 @@ SECTIONS = [
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
     "scoring",
-    "plug_in", "score_command", "refine", "betr", "preselect", "training", "start",
+    "plug_in", "score_command", "refine", "dsir", "betr", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -137,6 +138,7 @@ def main() -> None:
             "plug_in": lambda: plug_in.run(part, small),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
+            "dsir": lambda: dsir.run(part, small, folder / "dsir"),
             "betr": lambda: betr(arguments.corpus, folder / "betr"),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
             "training": training,

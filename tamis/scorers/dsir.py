@@ -253,7 +253,9 @@ class FitDsir(Fit):
 
 
 def _amount(facts: Mapping[str, Any]) -> str:
-    return f"{facts['documents']:,} documents, {facts['ngrams']:,} n-grams"
+    unreadable = facts["unreadable_documents"]
+    passed_over = f" ({unreadable:,} more could not be read)" if unreadable else ""
+    return f"{facts['documents']:,} documents{passed_over}, {facts['ngrams']:,} n-grams"
 
 
 def dsir_scores(
