@@ -18,14 +18,16 @@ from tamis.pipeline.recipe import parse_recipe
 from tamis.scorers.fasttext_training import FastTextSettings, train_classifier
 
 PAGE = (Path(__file__).parents[2] / "docs" / "score.md").read_text(encoding="utf-8")
+# Those about scoring and selecting; sections about single scorers follow.
+SECTIONS = "".join(re.split(r"^(?=## )", PAGE, flags=re.MULTILINE)[:3])
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
-    found: list[str] = re.findall(r"^    \$ (.*)$", PAGE, re.MULTILINE)
+    found: list[str] = re.findall(r"^    \$ (.*)$", SECTIONS, re.MULTILINE)
     return found
 
 
