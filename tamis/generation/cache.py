@@ -104,7 +104,8 @@ def generate_cached(
             else ()
         ):
             found[missing[number]] = answer
-            if kept is not None:
+            # What did not fit was not answered: it may, when the model is set up otherwise.
+            if kept is not None and not (answer.cut and not answer.text and not answer.tokens):
                 kept.append(missing[number], answer)
             total = total.plus(Spent(0, 1, answer.prompt_tokens, answer.tokens, int(answer.cut)))
             if progress is not None:

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, field_validator
 
 from tamis.generation import counting
 from tamis.generation.generator import Answer, Generator, Prompt, in_order, plain_text
@@ -32,8 +32,11 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 LONGEST_PAUSE = 60.0
 _FIRST_RETRIES = 1
 """While the server has never answered: it is rather not there than busy."""
-_TOO_LONG = re.compile(r"context|maximum.{0,20}(length|tokens)|too long|exceed", re.IGNORECASE)
+# As vLLM, llama.cpp and OpenAI say that a prompt does not fit.
+_TOO_LONG = re.compile(r"context.{0,20}(length|size|window)", re.IGNORECASE)
 _LONGEST_REASON = 300
+_reached: set[str] = set()
+"""Addresses that have answered in this process."""
 
 
 class OpenAI(Generator):
@@ -67,8 +70,6 @@ class OpenAI(Generator):
     tokenizer: str | None = None
     """A folder or tokenizer.json that counts the tokens of prompts. Without it the server is asked
     (vLLM and llama.cpp can), or they are estimated from the bytes."""
-
-    _reached: bool = PrivateAttr(default=False)
 
     @field_validator("url")
     @classmethod
@@ -220,14 +221,14 @@ class OpenAI(Generator):
         while True:
             try:
                 response = client.post(address, json=body)
-                self._reached = True
+                _reached.add(self.url)
                 if response.status_code not in PASSING:
                     return self._read(client, response)
                 trouble, wait = f"says {_reason(response)}", _retry_after(response)
             except _transport_errors() as error:
                 trouble, wait = f"does not answer: {_sentence(error)}", None
             tries += 1
-            if stop.is_set() or tries > (self.retries if self._reached else _FIRST_RETRIES):
+            if stop.is_set() or tries > (self.retries if self.url in _reached else _FIRST_RETRIES):
                 raise TamisError(f"The server {self.url} {trouble}{self._hint(trouble, tries)}.")
             stop.wait(min(LONGEST_PAUSE, pause if wait is None else max(pause, wait)))
             pause *= 2

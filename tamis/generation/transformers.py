@@ -113,8 +113,8 @@ class Transformers(Generator):
         with _ONE_AT_A_TIME:
             loaded = _load_tokenizer(folder)
         if template:
-            return _Tokenizer(loaded, template[0].read_text(encoding="utf-8"))
-        return _Tokenizer(loaded, None if self.template == "plain" else loaded.chat_template)
+            return _Tokenizer(loaded, template[0].read_text(encoding="utf-8"), is_plain=False)
+        return _Tokenizer(loaded, None, self.template == "plain" or not loaded.chat_template)
 
     def _model(self, tokenizer: _Tokenizer) -> _Model:
         folder = self.models()[0]
@@ -139,11 +139,13 @@ class _Tokenizer(NamedTuple):
 
     loaded: Any
     template: str | None
-    """In Jinja; None for ``PLAIN``."""
+    """In Jinja; None for its own."""
+    is_plain: bool
+    """Whether prompts are written as ``PLAIN``, without a template."""
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The tokens of each prompt in its template."""
-        if self.template is not None:
+        if not self.is_plain:
             # The template has all special tokens.
             return self.encode_texts([self._templated(prompt) for prompt in prompts])
         begin = self.loaded.bos_token_id

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tamis.generation.cache import generate_cached
 from tamis.generation.generator import Answer, Prompt
 from tamis.generation.setting import read_generator
 from tamis.pipeline.errors import RecipeError, TamisError
@@ -130,6 +131,27 @@ def test_answers_under_way_arrive_though_another_prompt_fails():
 def test_a_prompt_that_is_too_long_is_answered_with_nothing(server):
     server.script = [status(400, "This model's maximum context length is 8 tokens.")]
     assert make(server).generate([Prompt("a")], 4) == [Answer("", 0, 0, cut=True)]
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "the request exceeds the available context size, try increasing it",
+        "Input tokens exceed the configured limit: context_length_exceeded",
+    ],
+)
+def test_what_did_not_fit_is_not_kept(server, tmp_path, says):
+    server.script = [status(400, says)]
+    for text in ("", "A", "A"):
+        (answer,) = generate_cached(make(server), [Prompt("a")], 4, tmp_path)
+        assert answer.text == text
+    assert len(server.bodies) == 2
+
+
+def test_a_limit_that_the_server_does_not_take_is_a_mistake(server):
+    server.script = [status(400, "max_tokens exceeds the maximum of 4096")]
+    with pytest.raises(TamisError, match="refuses a prompt: 400 max_tokens exceeds"):
+        make(server).generate([Prompt("a")], 4)
 
 
 def test_an_answer_without_text_and_usage(server):
