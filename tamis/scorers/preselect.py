@@ -41,6 +41,11 @@ class FitPreSelect(FitFromLosses):
                 f"negatives have strengths up to {highest:.2f}: most documents order the models "
                 "rightly, and the classifier learns small differences"
             )
+        if len(chosen.negatives) < len(chosen.positives):
+            told.append(
+                f"there are {len(chosen.positives):,} documents with S = 1 and only "
+                f"{len(chosen.negatives):,} others: the classifier sees more of the first"
+            )
         return chosen, {"reliability": found.facts(), "highest_negative": highest}, told
 
 

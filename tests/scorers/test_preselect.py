@@ -287,3 +287,29 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     assert settings.training == FastTextSettings.preset("preselect")
     assert (settings.training.epoch, settings.training.zero_end_of_line) == (5, True)
     assert settings.per_group == PerGroup(groups=3000, documents=300)
+
+
+def test_models_that_nearly_all_documents_order_are_told(tmp_path: Path) -> None:
+    """Sizes of one family: six of seven documents have S = 1."""
+    choose, records = np.random.default_rng(4), []
+    losses: list[list[dict]] = [[] for _ in range(6)]
+    for number in range(210):
+        words = choose.permutation(WORDS)[:40]
+        records.append({"id": str(number), "text": " ".join(words)})
+        order = choose.permutation(6) if number % 7 == 0 else np.arange(6)
+        for model, of_model in enumerate(losses):
+            of_model.append({"id": str(number), "nats": 100.0 - float(order[model])})
+    models = []
+    for model, of_model in enumerate(losses):
+        path = write(tmp_path / f"{model}.jsonl", of_model)
+        models.append({"losses": str(path), "benchmark": model})
+    settings = FitPreSelect.model_validate(
+        {
+            "data": str(write(tmp_path / "d.jsonl", records)), "models": models,
+            "min_tokens": 10, "output": tmp_path / "m.bin", "held_out": 0.3,
+            "training": {"recipe": "preselect", "bucket": 1000, "dim": 4},
+        }
+    )  # fmt: skip
+    said = settings.fit()
+    assert "there are 180 documents with S = 1 and only 30 others" in said
+    assert "negatives have strengths up to 0." in said
