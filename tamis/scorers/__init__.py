@@ -9,7 +9,8 @@ A scorer is a ``Measure``: it adds columns, and drops nothing. One file a method
     difficulty.py   compression, lexical diversity, readability, fertility
 
 ``preselect.py``, ``perplexity_correlations.py`` and ``betr.py`` choose what a fastText classifier
-is trained on; they are applied as one. ``combine.py`` makes one score of several, ``attributes.py``
-buckets of them. ``score.py`` applies whatever ``tamis fit`` has trained, and ``select.py`` decides
-which documents to keep.
+is trained on; they are applied as one. ``annotate.py`` has a language model make the ratings that
+``quality.py`` learns. ``combine.py`` makes one score of several, ``attributes.py`` buckets of them.
+``score.py`` applies whatever ``tamis fit`` has trained, and ``select.py`` decides which documents
+to keep.
 """

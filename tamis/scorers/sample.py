@@ -137,7 +137,7 @@ def draw_sample(corpus: Corpus, folder: Path, most: int | None, seed: int = 0) -
     """
     key = f"{corpus.fingerprint()}:{most}:{seed}"
     about = folder / "sample.json"
-    if about.exists() and json.loads(about.read_text()).get("key") == key:
+    if _read(about).get("key") == key:
         return Sample(folder)
     with explained(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,14 +187,20 @@ def _write_candidates(
     return pa.concat_arrays(ids) if ids else pa.array([], pa.string()), hashes, read
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A file of facts; empty if there is none, or it is damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
 def _state(path: Path, key: dict[str, Any]) -> int:
     """How many batches are done with these settings."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return 0
-    batches = found.pop("batches", 0)
-    return int(batches) if found == key else 0
+    found = _read(path)
+    batches = int(found.pop("batches", 0))
+    return batches if found == key else 0
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
