@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tamis.filters.refine.executor import Compat, Limits, Outcome, keeps, run
+from tamis.filters.refine.program import parse
 from tamis.filters.refine.writers import Column, Cost, Programs
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError
@@ -111,8 +112,8 @@ class ProX(Filter, Refine):
             count("words_left", "words after the program; missing if it changed nothing"),
             count("lines_removed", "lines that the program removed"),
             count("replacements", "places where the program replaced a string"),
-            count("errors", "calls of the program that are wrong"),
-            count("unknown_lines", "lines of the program that are no calls"),
+            count("errors", "calls of its programs that are wrong"),
+            count("unknown_lines", "lines of its programs that are no calls"),
             count("cut_calls", "calls that the end of an answer cut off"),
         )
 
@@ -198,7 +199,7 @@ class ProX(Filter, Refine):
         # By the published rules an untouched document is dropped, too, if it is short.
         always = self.compat is not None and self.level != "document"
         for row in np.flatnonzero(documents.alive).tolist():
-            if drops[row] or cleaned[row] or always:
+            if judged[row] or cleaned[row] or always:
                 text = documents.text[row].as_py() or ""
                 written[row] = self._execute(text, judged[row], cleaned[row], bool(drops[row]))
         return written
@@ -209,6 +210,13 @@ class ProX(Filter, Refine):
         outcome = Outcome(text)
         if self.level != "document" and not (drops and self.drop_doc):
             outcome = run(text, cleaned, self.compat, limits)
+        if judged and self.compat is None:
+            read = parse(judged)
+            outcome = outcome._replace(
+                errors=outcome.errors + len(read.errors),
+                unknown=outcome.unknown + read.unknown,
+                cut=outcome.cut + read.cut,
+            )
         if drops:
             outcome = outcome._replace(dropped_by="drop_doc")
         programs = tuple(one for one in (judged, cleaned) if one.strip())

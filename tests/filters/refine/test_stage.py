@@ -132,6 +132,15 @@ def test_what_is_measured() -> None:
     assert math.isnan(measures["words_left"][0]) and math.isnan(measures["words_left"][5])
 
 
+def test_what_is_wrong_with_document_programs_is_counted() -> None:
+    rows = [{"id": "a", "text": PAGE, "d": "I would keep it.\ndrop_doc", "p": "hm\nremove_lines()"}]
+    batch = table(rows).combine_chunks().to_batches()[0]
+    text = pa.array([PAGE], pa.large_string())
+    stage = ProX(writer={"column": "p", "document": "d"})
+    measures = stage.measure(Documents(batch.set_column(1, "text", text)))
+    assert [measures[name][0] for name in ("unknown_lines", "cut_calls", "errors")] == [2, 1, 1]
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     path = tmp_path / "in.jsonl"
