@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -418,7 +418,8 @@ def _explain(error: ValidationError, model: type[BaseModel], source: Source, key
         name = str(one["loc"][-1]) if one["loc"] else ""
         if one["type"] == "extra_forbidden":
             fields = _nested(model, one["loc"][:-1]).model_fields
-            message = f"{_dotted(where)}: there is no such setting{nearest(name, fields)}"
+            names = [field.alias or key for key, field in fields.items()]
+            message = f"{_dotted(where)}: there is no such setting{nearest(name, names)}"
         elif one["type"] == "missing":
             message = f"{_dotted(where)} is missing"
         else:
@@ -432,9 +433,11 @@ def _nested(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMod
     """The settings within settings that a path of their names leads to, as far as it does."""
     for part in path:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
+        annotation = field.annotation if field else None
+        # Settings that may be left out are a union with None.
+        for inner in (annotation, *get_args(annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                model = inner
     return model
 
 

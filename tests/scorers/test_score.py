@@ -80,6 +80,8 @@ def test_what_is_no_scorer_is_told(model: Path, tmp_path: Path) -> None:
     assert "has no model.npz.json beside it" in wrong(str(unknown))
     with pytest.raises(RecipeError, match=r"recipe:3: .*there is no scorer"):
         parse_recipe(recipe("{with: nothing}"))
+    with pytest.raises(RecipeError, match=r"score.wth: there is no such .*did you mean with\?"):
+        parse_recipe(recipe("{wth: difficulty}"))
     with pytest.raises(RecipeError, match=r"recipe:3: .*with is missing"):
         parse_recipe(recipe("{as: a}"))
 

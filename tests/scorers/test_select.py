@@ -249,6 +249,11 @@ def test_settings_that_do_not_fit_together_are_told() -> None:
     assert "leave out prefer: lowest" in wrong(band=(0.1, 0.5), prefer="lowest")
 
 
+def test_a_setting_of_a_setting_is_told_by_name() -> None:
+    with pytest.raises(RecipeError, match=r"max_per.colum: .*did you mean column\?"):
+        parse_recipe(recipe(Path("in"), Path("out"), "keep: 5, max_per: {colum: x}"))
+
+
 def test_a_column_that_is_not_there_or_holds_no_numbers_is_told() -> None:
     with pytest.raises(TamisError, match="needs the column edu; there is id, s, text"):
         select_rows(table([1.0]), Select(by="edu", keep=1))
