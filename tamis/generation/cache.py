@@ -140,13 +140,15 @@ def paid(generator: Generator, folder: str | Path) -> Paid:
 
 
 def cache_folder(setting: str | bool) -> Path | None:
-    """The folder of a setting: the one that it names, for True ``$TAMIS_CACHE/answers`` or else
-    ``~/.cache/tamis/answers``, and None, which keeps nothing, for False.
+    """The folder of a setting: the one that it names, for True ``answers`` where tamis keeps its
+    caches (``$TAMIS_CACHE``, else ``~/.cache/tamis`` on Linux), and None, which keeps nothing, for
+    False.
     """
+    from tamis.filters.text import spacy_words
+
     if isinstance(setting, str):
         return Path(setting).expanduser()
-    root = Path(os.environ.get("TAMIS_CACHE") or "~/.cache/tamis").expanduser()
-    return root / "answers" if setting else None
+    return spacy_words.cache_folder() / "answers" if setting else None
 
 
 def _key(prompt: Prompt, max_tokens: int, temperature: float) -> str:

@@ -215,7 +215,8 @@ def test_where_answers_lie(tmp_path, monkeypatch):
     assert cache_folder(False) is None
     assert cache_folder("~/here") == Path("~/here").expanduser()
     monkeypatch.delenv("TAMIS_CACHE")
-    assert cache_folder(True) == Path("~/.cache/tamis/answers").expanduser()
+    found = cache_folder(True)
+    assert found is not None and found.parts[-2:] == ("tamis", "answers")
 
 
 def test_a_killed_process_loses_only_what_was_under_way(tmp_path):
