@@ -29,12 +29,14 @@ from pydantic import Field
 from tamis.embedding import Column, Embedder, Embedding, Function, read_embedder
 from tamis.embedding.embedder import unit_vectors
 from tamis.filters.once import once
+from tamis.filters.toxicity.training import as_documents
 from tamis.fit import Fit
 from tamis.gpu import Device, why_unavailable
 from tamis.gpu.ranks import ranks_on_ladders
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError, TamisError
 from tamis.pipeline.stages import Measure, Measures, Quantity
+from tamis.pipeline.storage import digest
 from tamis.scorers.arrays import Stored, load_arrays, save_arrays
 from tamis.scorers.artefact import write_facts
 from tamis.scorers.benchmark_examples import read_examples
@@ -42,7 +44,7 @@ from tamis.scorers.fasttext import FastText
 from tamis.scorers.fasttext_training import FastTextSettings, fasttext_library, train_classifier
 from tamis.scorers.nearest_ranks import Aggregation, BestRanks, best_ranks, mean_scores
 from tamis.scorers.reading import Corpus
-from tamis.scorers.sample import Sample, draw_sample, nonzero_vectors
+from tamis.scorers.sample import PIECE, Sample, draw_sample, nonzero_vectors, stored_vectors
 
 Targets = Literal["examples", "benchmark_centroids", "global_centroid"]
 Pool = Literal["nemotron-cc", "dclm-refinedweb"]
@@ -307,7 +309,7 @@ class FitBetr(Fit):
             fasttext_library()
         examples = self._examples()
         sample = self._sample()
-        vectors = {name: embed_texts(self.embedding, texts) for name, texts in examples.items()}
+        vectors = self._embed(examples, sample.folder / "examples")
         found = rank_vectors(
             sample.vectors(self.embedding),
             vectors,
@@ -351,6 +353,15 @@ class FitBetr(Fit):
             name: [texts[row] for row in np.sort(random.permutation(len(texts))[:count])]
             for name, texts in found.items()
         }
+
+    def _embed(self, examples: Mapping[str, Sequence[str]], folder: Path) -> dict[str, Float32]:
+        """The unit vectors of the examples, kept in the folder like those of the sample."""
+        texts = [text for some in examples.values() for text in some]
+        rows = [np.arange(len(texts))[first:][:PIECE] for first in range(0, len(texts), PIECE)]
+        pieces = ((some, as_documents([texts[row] for row in some])) for some in rows)
+        vectors = stored_vectors(pieces, len(texts), self.embedding, folder, digest(texts))
+        ends = np.cumsum([len(some) for some in examples.values()])[:-1]
+        return dict(zip(examples, np.split(np.asarray(vectors), ends), strict=True))
 
     def _sample(self) -> Sample:
         paths = (self.sample,) if isinstance(self.sample, str) else self.sample

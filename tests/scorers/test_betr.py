@@ -92,7 +92,7 @@ def test_the_law_has_bounds():
         filter_rate(1e20, "pile")
 
 
-def test_fit_trains_a_classifier_of_documents_near_the_benchmarks(made):
+def test_fit_trains_a_classifier_of_documents_near_the_benchmarks(made, monkeypatch):
     said = fit("betr", config_of(made, compute=1e20))
     assert "120 of 601 documents are positive, by 40 examples of 2 benchmarks" in said
     assert "for 1e+20 FLOPs keep 4.0% of the tokens (the law of nemotron-cc)" in said
@@ -108,6 +108,7 @@ def test_fit_trains_a_classifier_of_documents_near_the_benchmarks(made):
     score = FastText(model=made / "betr.bin")(pa.table({"text": texts}))["fasttext.score"]
     assert np.argsort(np.asarray(score))[:2].tolist() in ([1, 3], [3, 1])
     before = (made / "betr.bin").read_bytes()
+    monkeypatch.setattr(Hashed, "embed", lambda *_: pytest.fail("it was embedded before"))
     fit("betr", config_of(made))
     assert (made / "betr.bin").read_bytes() == before
 
