@@ -205,7 +205,7 @@ class Printer:
         if self.failures and not self.documents:
             raise TamisError(f"none of the documents could be scored ({self.failures:,} failed)")
         if self.failures:
-            self.say(f"{self.documents:,} documents were scored, {self.failures:,} could not be")
+            self.say(f"scored: {self.documents:,}, could not be scored: {self.failures:,}")
         elif not self.documents:
             self.say("there were no documents")
 

@@ -107,7 +107,7 @@ def test_bad_lines_are_told_and_the_others_scored(capsys: pytest.CaptureFixture[
     assert "line 4: not a JSON object" in told
     assert "line 5: there is no key 'text' (--text KEY); there is id" in told
     assert "line 6: 'text' is no string" in told
-    assert "2 documents were scored, 4 could not be" in told
+    assert "scored: 2, could not be scored: 4" in told
     with pytest.raises(TamisError, match="none of the documents could be scored"):
         run(["-"], b"not json\n")
     assert run(["-"], b"") == []
