@@ -34,7 +34,7 @@ from tamis.pipeline.storage import digest, explained, shards_of
 from tamis.scorers.language_models import ModelSetting, load_language_model
 from tamis.scorers.reading import Corpus
 
-BLOCK = 1024
+BLOCK = 256
 """Documents whose losses are kept together."""
 TOKEN_BYTES = 4
 """UTF-8 bytes that count as a token where the number of tokens must not depend on a tokenizer."""

@@ -151,7 +151,7 @@ def test_the_same_again_gives_the_same_bytes(fitted) -> None:
 
 
 def test_losses_are_kept_block_by_block(ladder, tmp_path: Path) -> None:
-    records = pool(700, 60, seed=8)
+    records = pool(200, 60, seed=8)
     documents = draw_documents([str(write(tmp_path / "d.jsonl", records))], tmp_path, 1, None, 0)
     setting = ModelSetting(model=ladder[0]["model"])
     first, _ = model_losses(documents, setting)
@@ -159,11 +159,11 @@ def test_losses_are_kept_block_by_block(ladder, tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, expected)
     one, two, _ = sorted(tmp_path.rglob("*.f64"))
     # What is there is not computed again; what a full disk cut off is.
-    one.write_bytes(np.arange(1024.0).tobytes())
+    one.write_bytes(np.arange(256.0).tobytes())
     two.write_bytes(two.read_bytes()[:100])
     again, _ = model_losses(documents, setting)
-    np.testing.assert_array_equal(again[:1024], np.arange(1024.0))
-    np.testing.assert_array_equal(again[1024:], expected[1024:])
+    np.testing.assert_array_equal(again[:256], np.arange(256.0))
+    np.testing.assert_array_equal(again[256:], expected[256:])
 
 
 def test_which_documents_are_drawn(tmp_path: Path) -> None:
