@@ -55,6 +55,7 @@ BLOCK = 128
 _CACHED_FROM = 1 << 26
 """Bytes of a model file whose table is worth keeping."""
 _MOST_CACHED = 8
+"""Tables that are kept, those that a killed process left half written included."""
 _LAYOUT = 1
 """Raise it when a table of this version cannot be read by an earlier one."""
 
@@ -141,7 +142,8 @@ def _open(folder: Path) -> tuple[tuple[str, ...], Collapsed]:
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     if table.dtype != ENTRY or rows.shape[0] != facts["words"] + facts["bucket"]:
         raise ValueError("it is not the table that was written")
-    os.utime(folder)
+    with suppress(OSError):
+        os.utime(folder)
     labels = tuple(facts.pop("names"))
     return labels, Collapsed(readonly(table), readonly(rows), **facts)
 
@@ -155,12 +157,14 @@ def _store(folder: Path, labels: tuple[str, ...], model: Collapsed) -> None:
         facts = {**model._asdict(), "names": labels}
         del facts["table"], facts["rows"]
         (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        # One that was there could not be opened.
+        shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    there = [one for one in folder.parent.iterdir() if not one.name.startswith("writing-")]
-    for one in sorted(there, key=lambda one: one.stat().st_mtime)[:-_MOST_CACHED]:
+    there = sorted(folder.parent.iterdir(), key=lambda one: one.stat().st_mtime)
+    for one in there[:-_MOST_CACHED]:
         shutil.rmtree(one, ignore_errors=True)
 
 

@@ -279,7 +279,9 @@ def test_a_table_is_that_of_its_model(cached, trained, tmp_path):
     expected = FastTextModel.load(cached).predict_text(text, ["true"]).scores
     for folder in tables_kept(tmp_path):
         (folder / "facts.json").write_text("{}")
-    assert FastTextModel.load(cached).predict_text(text, ["true"]).scores == expected
+    repaired = FastTextModel.load(cached)
+    assert repaired.predict_text(text, ["true"]).scores == expected
+    assert is_mapped(repaired._tables.table)
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("no folder")
     assert FastTextModel.load(cached).predict_text(text, ["true"]).scores == expected
