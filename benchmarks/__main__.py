@@ -45,7 +45,7 @@ SECTIONS = [
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
     "scoring",
-    "plug_in", "score_command", "refine", "dsir", "betr", "preselect", "training", "start",
+    "plug_in", "score_command", "refine", "refine_study", "dsir", "betr", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -95,6 +95,14 @@ def betr(corpus: Path, folder: Path) -> str:
     return run(corpus, folder)
 
 
+def refine_study(corpus: Path, folder: Path) -> str:
+    """Imported when it is wanted, as ``training``."""
+    from benchmarks.refine_study import run
+
+    folder.mkdir()
+    return run(corpus, folder)
+
+
 def training() -> str:
     """Imported when it is wanted: the other sections need no torch in this process."""
     from benchmarks.training import run
@@ -134,10 +142,11 @@ def main() -> None:
             "pipeline": lambda: pipeline.run(whole, part, small, tiny),
             "large": lambda: pipeline.run_large(whole),
             "toxicity": lambda: toxicity.run(part, small, tiny, arguments.corpus.parent),
-            "scoring": lambda: scoring.run(whole, part, small, folder / "scoring"),
             "plug_in": lambda: plug_in.run(part, small),
+            "scoring": lambda: scoring.run(whole, part, small, folder / "scoring"),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
+            "refine_study": lambda: refine_study(arguments.corpus, folder / "refine_study"),
             "dsir": lambda: dsir.run(part, small, folder / "dsir"),
             "betr": lambda: betr(arguments.corpus, folder / "betr"),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
