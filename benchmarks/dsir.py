@@ -124,4 +124,3 @@ def run(part: Part, small: Part, folder: Path) -> str:
         + side_by_side(rows)
         + f"\nThe log importance weights differ by at most {gap:.0e} of their size.\n"
     )
-
