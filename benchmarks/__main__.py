@@ -45,7 +45,8 @@ SECTIONS = [
     "substring", "semantic", "decontamination", "crawl", "pii",
     "pipeline", "large", "toxicity",
     "scoring",
-    "plug_in", "score_command", "refine", "refine_study", "dsir", "betr", "preselect", "training", "start",
+    "plug_in", "score_command", "refine", "refine_study",
+    "dsir", "betr", "preselect", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
