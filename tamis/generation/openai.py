@@ -250,9 +250,13 @@ class OpenAI(Generator):
         if status in (400, 413, 422) and _TOO_LONG.search(response.text):
             return Answer("", 0, 0, cut=True)
         if status == 404:
+            names = self._names(client)
+            if not names or self.model in names:
+                raise TamisError(
+                    f"There is no {self.api} at {self.url}: as a rule the address ends with /v1"
+                )
             raise TamisError(
-                f"The server {self.url} has no {self.api} of the model {self.model}"
-                f"{nearest(self.model, self._names(client))}"
+                f"The server {self.url} has no model {self.model}{nearest(self.model, names)}"
             )
         raise TamisError(f"The server {self.url} refuses a prompt: {_reason(response)}.")
 

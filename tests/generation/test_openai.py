@@ -181,7 +181,7 @@ def test_a_server_that_is_too_slow_is_one_sentence():
     [
         (status(500, "no chat template"), "says 500 no chat template; a model without a chat tem"),
         (status(429, "slow down."), r"says 429 slow down \(asked 4 times\)\.$"),
-        (status(404), r"no chat of the model small; did you mean small\?"),
+        (status(404), "There is no chat at .*: as a rule the address ends with /v1"),
         (status(401, "key sk-1234 is wrong"), "wants a key: name the environment variable"),
         (lambda one, _: reply(one, 200, b"<html>hello"), "does not speak OpenAI's protocol: '<htm"),
         (lambda one, _: reply(one, 200, {"choices": []}), "does not speak OpenAI's protocol"),
@@ -191,6 +191,12 @@ def test_a_server_that_is_too_slow_is_one_sentence():
 def test_what_does_not_pass_is_one_sentence(trouble, sentence):
     with serving(trouble) as server, pytest.raises(TamisError, match=sentence):
         make(server).generate([Prompt("a")], 4)
+
+
+def test_another_name_of_a_model_is_told(server):
+    server.script = [status(404)]
+    with pytest.raises(TamisError, match=r"has no model smal; did you mean small\?"):
+        make(server, model="smal").generate([Prompt("a")], 4)
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(server, monkeypatch):
