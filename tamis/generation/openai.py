@@ -291,7 +291,8 @@ def _parsed(response: Any, url: str, api: str) -> Answer:
         text = choice["text"] if api == "completions" else choice["message"].get("content")
         usage = content.get("usage") or {}
         return Answer(
-            str(text or ""),
+            # JSON can hold half a character, which no file and no column of text can.
+            str(text or "").encode("utf-8", "replace").decode(),
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
             choice.get("finish_reason") == "length",

@@ -193,6 +193,13 @@ def test_what_does_not_pass_is_one_sentence(trouble, sentence):
         make(server).generate([Prompt("a")], 4)
 
 
+def test_half_a_character_is_no_text(server, tmp_path):
+    content = {"choices": [{"message": {"content": "a\ud83d"}}]}
+    server.script = [lambda handler, _: reply(handler, 200, content)]
+    (answer,) = generate_cached(make(server), [Prompt("a")], 4, tmp_path)
+    assert answer.text == "a?"
+
+
 def test_another_name_of_a_model_is_told(server):
     server.script = [status(404)]
     with pytest.raises(TamisError, match=r"has no model smal; did you mean small\?"):
