@@ -26,7 +26,7 @@ KEEP, REMOVE, ADDRESS = 0, 1, 2
 LABELS = 3
 
 # Columns of a line's shape.
-LENGTH, WORDS, LETTERS, CAPITALS, DIGITS, MARKS, SENTENCES, FIRST, LAST, URL, SHAPES = range(11)
+LENGTH, WORDS, MARK_SHARE, CAPITALS, DIGITS, MARKS, SENTENCES, FIRST, LAST, URL, SHAPES = range(11)
 NO_URL, HAS_URL, IS_URL = 0, 1, 2
 # Columns of a line's hashes, and of what is counted in it.
 WHOLE, FIRST_WORD, LAST_WORD, HASHES = range(4)
@@ -220,7 +220,7 @@ def _note_shape(
     characters = 0 if blank else counts[CHARACTERS]
     shape[LENGTH] = _bucketed(characters)
     shape[WORDS] = _bucketed(counts[WORD_COUNT])
-    shape[LETTERS] = _share(marks, characters)
+    shape[MARK_SHARE] = _share(marks, characters)
     shape[CAPITALS] = _share(counts[CAPITAL_COUNT], counts[WORD_COUNT])
     shape[DIGITS] = _share(counts[DIGIT_COUNT], characters)
     shape[MARKS] = min(marks, 12)
