@@ -138,8 +138,8 @@ def _told(kind: str, model: Path, cost: Sample, texts: Path, domains: dict[str, 
     owed = ", ".join(f"{name} {part:.0%}" for name, part in facts["contributions"].items())
     return (
         f"\n### {kind}\n\n"
-        f"{facts['sample']:,} documents, {sum(facts['examples'].values()):,} examples, of each of "
-        f"which the first {facts['depth']} were looked at; {facts['positive']:,} documents "
+        f"{facts['sample']:,} documents, {sum(facts['examples'].values()):,} examples, whose "
+        f"rankings were followed to place {facts['depth']}; {facts['positive']:,} documents "
         f"are positive. They owe their rank to {owed}. The classifier is right about "
         f"{facts['accuracy']:.1%} of the documents held out. {cost.cpu:,.0f} CPU s; "
         f"{cost.facts['again']:,.1f} when the embeddings are there already. The classifier "
