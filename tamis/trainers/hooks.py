@@ -104,9 +104,21 @@ class Hook(BaseModel):
 
     # The mixture (H6).
 
-    def proportions(self, step: int, sources: Sequence[str]) -> Sequence[float] | None:
-        """The share of the rows of each source in the next batch."""
+    def proportions(self, progress: float, sources: Mapping[str, int]) -> Sequence[float] | None:
+        """The share of the rows of each source in the next batch; ``sources`` has the tokens of
+        each.
+        """
         return None
+
+    held_out_bytes: ClassVar[int] = 0
+    """The most text of each source that ``told`` needs."""
+
+    def asks(self, progress: float) -> bool:
+        """Whether the losses on held-out text are wanted before the next batch."""
+        return False
+
+    def told(self, progress: float, losses: Mapping[str, float]) -> None:
+        """What was asked for: the loss on each source, in nats per token."""
 
     def observe(self, step: int, losses: Mapping[str, float]) -> None:
         """The mean loss of each source that the batch of this step had rows of."""

@@ -149,7 +149,11 @@ class Trainer:
 
     def _choose(self) -> Ids:
         """The rows of this step, of all processes."""
-        asked = (hook.proportions(self.steps, self.mixture.names) for hook in self.hooks)
+        sizes = {
+            name: int(rows.source.facts["tokens"])
+            for name, rows in zip(self.mixture.names, self.mixture.rows, strict=True)
+        }
+        asked = (hook.proportions(self.progress, sizes) for hook in self.hooks)
         proportions = next((one for one in asked if one is not None), None)
         choosers = [hook for hook in self.hooks if hook.selects]
         times = max([1.0, *(hook.candidates for hook in choosers)])

@@ -21,6 +21,7 @@ METHODS = {
     "conditional": "tamis.trainers.conditional:Conditional",
     "filter": "tamis.trainers.conditional:Filter",
     "metadata": "tamis.trainers.metadata:Metadata",
+    "mix": "tamis.trainers.mixing:Mix",
     "reward_weighted": "tamis.trainers.conditional:RewardWeighted",
     "reweight": "tamis.trainers.reweight:Reweight",
     "unlikelihood": "tamis.trainers.conditional:Unlikelihood",

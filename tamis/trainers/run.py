@@ -12,7 +12,7 @@ import platform
 import resource
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from tamis.trainers.distributed import (
     whole_model,
 )
 from tamis.trainers.evaluation.bits_per_byte import bits_per_byte, by_source
+from tamis.trainers.evaluation.items import Document
 from tamis.trainers.evaluation.scorer import DecoderScorer
 from tamis.trainers.export import find_model, load_model, save_model
 from tamis.trainers.hooks import Hook
@@ -164,6 +165,7 @@ class Training:
         while trainer.tokens < config.tokens:
             self._change_stage()
             before = trainer.progress
+            self._tell_losses()
             self._record(trainer.step())
             times = config.evaluation.times
             done = trainer.tokens >= config.tokens
@@ -256,6 +258,32 @@ class Training:
                 self.journal.measured(step, name, {"value": value})
         self.world.barrier()
 
+    def _tell_losses(self) -> None:
+        """Measure the beginning of the held-out text for the methods that ask for it; the first
+        process does, and tells the others.
+        """
+        progress = self.trainer.progress
+        asking = [hook for hook in self.hooks if hook.asks(progress)]
+        if not asking:
+            return
+        names = self.trainer.mixture.names
+        model = whole_model(self.model)
+        losses = np.zeros(len(names))
+        if self.world.first:
+            if missing := [name for name in names if name not in self.held_out]:
+                raise TamisError(
+                    f"a method asks for the loss on held-out text of {', '.join(missing)}: give "
+                    "data.held_out a share, or files for each source"
+                )
+            most = max(hook.held_out_bytes for hook in asking)
+            texts = {name: list(first_bytes(self.held_out[name], most)) for name in names}
+            outcomes = bits_per_byte(DecoderScorer(model, self.tokenizer), self.tokenizer, texts)
+            totals = by_source(outcomes)
+            losses = np.array([totals[name].nats_per_token for name in names])
+        told = dict(zip(names, self.world.total(losses).tolist(), strict=True))
+        for hook in asking:
+            hook.told(progress, told)
+
     def _digests(self) -> dict[str, str]:
         """Of the tokens of each source."""
         return {name: one["digest"] for name, one in self.trainer.mixture.facts().items()}
@@ -343,6 +371,16 @@ class Training:
             "bits_per_byte": last,
             "notes": self.journal.notes,
         }
+
+
+def first_bytes(documents: Sequence[Document], most: int) -> Iterator[Document]:
+    """The first documents, until they have so many bytes; at least one."""
+    size = 0
+    for one in documents:
+        yield one
+        size += len(one.text.encode())
+        if size >= most:
+            return
 
 
 def _sources_in(metrics: Mapping[str, Any]) -> list[str]:

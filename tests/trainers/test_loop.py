@@ -205,7 +205,7 @@ def test_shorter_rows_have_the_same_targets(tokens) -> None:
 class Given(Hook):
     """Only the first source, and a tenth of the learning rate."""
 
-    def proportions(self, step, sources):
+    def proportions(self, progress, sources):
         return [1.0] + [0.0] * (len(sources) - 1)
 
     def learning_rate(self, progress):

@@ -132,6 +132,11 @@ class Total(NamedTuple):
     tokens: int
     bytes: int
 
+    @property
+    def nats_per_token(self) -> float:
+        """The loss, as training has it."""
+        return self.bits_per_byte * LN2 * self.bytes / max(self.tokens, 1)
+
 
 def total(outcomes: Sequence[Outcome]) -> Total:
     """Bits per byte of the documents together, so that longer ones count more."""
