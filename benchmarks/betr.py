@@ -104,6 +104,7 @@ def end_to_end(corpus: Path, folder: Path) -> str:
             "embedding": embedding(kind),
             "positive_share": SHARE,
             "training": TRAINING,
+            "held_out": 0.2,
             "output": str(folder / f"{kind}.bin"),
         }
         arguments = {"settings": settings, "config": str(folder / f"{kind}.yaml")}
@@ -141,9 +142,9 @@ def _told(kind: str, model: Path, cost: Sample, texts: Path, domains: dict[str, 
         f"{facts['sample']:,} documents, {sum(facts['examples'].values()):,} examples, whose "
         f"rankings were followed to place {facts['depth']}; {facts['positive']:,} documents "
         f"are positive. They owe their rank to {owed}. The classifier is right about "
-        f"{facts['accuracy']:.1%} of the documents held out. {cost.cpu:,.0f} CPU s; "
-        f"{cost.facts['again']:,.1f} when the embeddings are there already. The classifier "
-        f"scores {len(order):,} documents in {seconds:.1f} CPU s.\n\n"
+        f"{facts['accuracy']:.1%} of the {facts['held_out']:,} documents held out. "
+        f"{cost.cpu:,.0f} CPU s; {cost.facts['again']:,.1f} when the embeddings are there "
+        f"already. The classifier scores {len(order):,} documents in {seconds:.1f} CPU s.\n\n"
         "How much more frequent a domain is in the tenth of the documents with the highest "
         "scores:\n\n"
         + table(["domain", "share of the corpus", "times as frequent"], rows[:6] + rows[-6:])

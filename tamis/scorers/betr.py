@@ -388,7 +388,8 @@ class FitBetr(Fit):
             label[random.choice(chosen, int(self.held_out * len(chosen)), replace=False)] *= 2
         train_classifier(_labelled(sample, label), self.training, self.output)
         facts: dict[str, Any] = {"negative": count}
-        if (np.abs(label) == 2).any():
+        facts["held_out"] = int((np.abs(label) == 2).sum())
+        if facts["held_out"]:
             facts["accuracy"] = _accuracy(self.output, sample, label)
         return facts
 
@@ -426,7 +427,10 @@ def _told(fit: FitBetr, facts: Mapping[str, Any]) -> str:
     if facts["unreadable"]:
         lines.append(f"{facts['unreadable']:,} documents could not be read")
     if "accuracy" in facts:
-        lines.append(f"the classifier is right about {facts['accuracy']:.1%} of those held out")
+        lines.append(
+            f"the classifier is right about {facts['accuracy']:.1%} of the {facts['held_out']:,} "
+            "documents held out"
+        )
     if "filter_rate" in facts:
         lines.append(
             f"for {fit.compute:g} FLOPs keep {facts['filter_rate']:.1%} of the tokens "

@@ -101,7 +101,7 @@ def test_fit_trains_a_classifier_of_documents_near_the_benchmarks(made, monkeypa
     facts = found.facts
     assert facts["examples"] == {"birds": 20, "salt": 20}
     assert facts["without_words"] == 1 and facts["positive"] == facts["negative"] == 120
-    assert facts["accuracy"] == 1.0
+    assert facts["held_out"] == 12 and facts["accuracy"] == 1.0
     assert facts["contributions"]["birds"] == pytest.approx(0.5, abs=0.1)
     random = np.random.default_rng(1)
     texts = [text_about(topic, random) for topic in ("birds", "other", "salt", "other")]
