@@ -104,6 +104,13 @@ def refine_study(corpus: Path, folder: Path) -> str:
     return run(corpus, folder)
 
 
+def selection_study(corpus: Path) -> str:
+    """Imported when it is wanted, as ``training``."""
+    from benchmarks.selection_study import run
+
+    return run(corpus)
+
+
 def training() -> str:
     """Imported when it is wanted: the other sections need no torch in this process."""
     from benchmarks.training import run
@@ -151,6 +158,7 @@ def main() -> None:
             "dsir": lambda: dsir.run(part, small, folder / "dsir"),
             "betr": lambda: betr(arguments.corpus, folder / "betr"),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
+            "selection_study": lambda: selection_study(arguments.corpus),
             "training": training,
             "start": start.run,
         }
