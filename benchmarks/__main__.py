@@ -46,7 +46,7 @@ SECTIONS = [
     "pipeline", "large", "toxicity",
     "scoring",
     "plug_in", "score_command", "refine", "refine_study",
-    "dsir", "betr", "preselect", "training", "start",
+    "dsir", "betr", "preselect", "selection_study", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
