@@ -204,6 +204,13 @@ def _note_lines(node: yaml.Node, key: Key, source: Source, problems: list[str]) 
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode):
+                # {{}}: the inner braces are the key.
+                problems.append(
+                    f"{source.name}:{name.start_mark.line + 1}: a key is a name, not a list or a "
+                    "mapping; are there brackets or braces too many?"
+                )
+                continue
             inner = (*key, str(name.value))
             source.lines[inner] = name.start_mark.line + 1
             if name.value in seen:

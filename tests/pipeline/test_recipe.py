@@ -69,6 +69,8 @@ def test_a_recipe_survives_the_way_to_plain_values_and_back() -> None:
         ("shard_size: 64MB", "shard_size: 64 parsecs", "r.yaml:9: output.shard_size = '64 parsecs'"),
         ("  - gopher_repetition\n", "  - gopher_quality\n", "r.yaml:5: the stage gopher_quality stands here a second time"),
         ("rows: 5", "bands: 5", "r.yaml:8: the key bands stands here twice"),
+        ("{min_words: 40, words: whitespace}", "{{}}", "r.yaml:5: a key is a name, not a list or a mapping"),
+        ("min_words: 40", "[a, b]: 40", "r.yaml:5: a key is a name, not a list or a mapping"),
         ("output: {", "output: [", "r.yaml:9: not valid YAML"),
         ('input: {path: "crawl/*.jsonl", source: web}', "", "r.yaml: there is no input; add input: {path: ...}"),
         ("output: {path: curated, shard_size: 64MB}", "", "r.yaml: there is no output folder"),
