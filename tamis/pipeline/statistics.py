@@ -48,17 +48,28 @@ def sampling_hash(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def bin_edges(quantity: Quantity) -> NDArray[np.float64]:
     """Linear bins for bounded quantities; for others a bin from 0 and then eight bins a decade.
 
-    The last bin takes the rest.
+    The last bin takes the rest. Without a lower bound there are the same bins on both sides of 0,
+    or, if there is an upper one, downwards from there.
     """
-    if np.isfinite(quantity.high):
+    unbounded = quantity.low == -np.inf
+    if np.isfinite(quantity.high) and not unbounded:
         return np.linspace(quantity.low, quantity.high, LINEAR_BINS + 1)
     decades = 10.0 ** (np.arange(BINS_PER_DECADE * DECADES + 1) / BINS_PER_DECADE)
-    return np.concatenate([[0.0], _unit_bin(quantity) * decades])
+    upwards = np.concatenate([[0.0], _unit_bin(quantity) * decades])
+    if not unbounded:
+        return upwards
+    if np.isfinite(quantity.high):
+        return quantity.high - upwards[::-1]
+    return np.concatenate([-upwards[:0:-1], upwards])
 
 
 def _unit_bin(quantity: Quantity) -> float:
-    """Where the decades begin: ratios without a bound are mostly below 1, counts never."""
-    return 1e-3 if quantity.unit == "fraction" else 1.0
+    """Where the decades begin: ratios without a bound are mostly below 1, counts never, and
+    logarithms (what has no lower bound) are of that size.
+    """
+    if quantity.unit == "fraction":
+        return 1e-3
+    return 0.1 if quantity.low == -np.inf else 1.0
 
 
 @dataclass

@@ -528,6 +528,19 @@ def test_histogram_on_a_logarithmic_axis() -> None:
     assert [tick.label for tick in drawing.x_ticks] == ["0", "1", "100", "10k", "1M"]
 
 
+def test_histogram_on_both_sides_of_zero() -> None:
+    edges = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
+    histogram = {"edges": edges, "kept": [1, 1, 1, 1, 2, 1, 1, 1], "dropped": [0] * 8}
+    drawing = draw(histogram, [("<", -10.0)])
+    assert drawing is not None
+    step = (RIGHT - LEFT) / 8
+    assert [bar.x for bar in drawing.bars] == pytest.approx([LEFT + i * step for i in range(8)])
+    assert drawing.thresholds[0].x == pytest.approx(LEFT + 2 * step)
+    assert [tick.label for tick in drawing.x_ticks] == [
+        *("-1k", "-100", "-10", "-1", "0", "1", "10", "100", "1k")
+    ]
+
+
 def test_a_count_of_zero_is_on_the_kept_side_of_more_than_zero() -> None:
     histogram = {"edges": [0, 1, 2], "kept": [9, 0], "dropped": [0, 4]}
     drawing = draw(histogram, [(">", 0.0)], integers=True)

@@ -50,6 +50,28 @@ def test_bins_hold_what_their_edges_say() -> None:
     assert _histogram(fraction("f", "", high=2.0), [-1, 2, 3]).kept[[0, -1]].tolist() == [1, 2]
 
 
+def test_bins_without_a_lower_bound_lie_on_both_sides_of_zero() -> None:
+    logit = Quantity("logit", "score", "", -np.inf)
+    edges = bin_edges(logit)
+    assert np.array_equal(edges, -edges[::-1]) and (np.diff(edges) > 0).all()
+    middle = len(edges) // 2
+    assert edges[middle : middle + 2].tolist() == [0.0, 0.1]
+    counts = _histogram(logit, [-1e9, -3.0, -0.3, -0.05, 0.0, 0.3, 3.0, 1e9]).kept
+    assert counts.sum() == 8 and counts.max() == 1 and np.array_equal(counts, counts[::-1])
+    # Counts and bounded quantities keep the bins they had.
+    assert bin_edges(count("c", ""))[:2].tolist() == [0.0, 1.0]
+    assert np.array_equal(bin_edges(Quantity("s", "score", "", -1.0, 1.0)), np.linspace(-1, 1, 51))
+
+
+def test_bins_without_a_lower_bound_end_at_the_upper_one() -> None:
+    for high in (0.0, 5.0, -1e8):
+        quantity = Quantity("log_probability", "score", "", -np.inf, high)
+        edges = bin_edges(quantity)
+        assert np.isfinite(edges).all() and (np.diff(edges) > 0).all() and edges[-1] == high
+        counts = _histogram(quantity, [high - 20, high - 2, high]).kept
+        assert counts.sum() == 3 and counts.max() == 1 and counts[-1] == 1
+
+
 def test_a_histogram_tells_kept_dropped_and_missing() -> None:
     quantity = fraction("f", "")
     histogram = Histogram.empty(quantity)

@@ -1,7 +1,8 @@
 """A measure's histogram as shapes on a small drawing: bars, ticks, thresholds, the dropped sides.
 
 Where the edges of the bins grow (counts and lengths: 0, then powers) the axis is logarithmic, with
-a linear first bin so that zero has its place. Heights follow the square root of the number of
+a linear first bin so that zero has its place; where they grow on both sides of zero (logits, log
+weights), both sides are. Heights follow the square root of the number of
 documents: thresholds mostly lie in the tail, which would vanish beside the peak on a linear scale.
 """
 
@@ -92,14 +93,24 @@ def draw(
         for i in range(first, last)
         if kept[i] + dropped[i]
     )
-    if _is_logarithmic(edges):
-        start = edges[first] or edges[first + 1]
-        ticks = [0.0] * (not edges[first]) + log_ticks(start, edges[last])
-    else:
-        ticks = linear_ticks(edges[first], edges[last], 1.0 if integers else 0.0)
+    ticks = _x_ticks(edges, first, last, integers)
     x_ticks = apart([Tick(across(at), compact(at)) for at in ticks])
     y_ticks = tuple(Tick(_up(at, peak), compact(at)) for at in _count_ticks(peak))
     return Histogram(bars, x_ticks, y_ticks, _thresholds(across, rules))
+
+
+def _x_ticks(edges: Sequence[float], first: int, last: int, integers: bool) -> list[float]:
+    """Where the axis from one edge to another has its ticks."""
+    low, high = edges[first], edges[last]
+    if _is_logarithmic(edges):
+        start = low or edges[first + 1]
+        return [0.0] * (not low) + log_ticks(start, high)
+    if _is_mirrored(edges):
+        unit = edges[len(edges) // 2 + 1]
+        below = log_ticks(max(unit, -high), -low) if -low > unit else []
+        above = log_ticks(max(unit, low), high) if high > unit else []
+        return [-at for at in below[::-1]] + [0.0] * (low <= 0 <= high) + above
+    return linear_ticks(low, high, 1.0 if integers else 0.0)
 
 
 def _border(comparison: str, threshold: float) -> float:
@@ -148,8 +159,18 @@ def _is_logarithmic(edges: Sequence[float]) -> bool:
     return edges[-1] - edges[-2] > 3 * (edges[1] - edges[0])
 
 
+def _is_mirrored(edges: Sequence[float]) -> bool:
+    """Whether the bins grow from zero to both sides alike."""
+    middle = len(edges) // 2
+    mirrored = all(low == -high for low, high in zip(edges, reversed(edges), strict=True))
+    return mirrored and _is_logarithmic(edges[middle:])
+
+
 def _warp(edges: Sequence[float]) -> Callable[[float], float]:
     """The scale of the axis: linear, or logarithmic from the first positive edge on."""
+    if _is_mirrored(edges):
+        upwards = _warp(edges[len(edges) // 2 :])
+        return lambda at: math.copysign(upwards(abs(at)) - upwards(0.0), at)
     if not _is_logarithmic(edges):
         return lambda at: at
     start = edges[0] if edges[0] > 0 else edges[1]
