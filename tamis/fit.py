@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from tamis.pipeline.errors import RecipeError, nearest
@@ -30,6 +31,8 @@ METHODS = {
     "refiner": "tamis.filters.refine.fit:FitRefiner",
     "toxicity": "tamis.filters.toxicity.fit:FitToxicity",
 }
+VARIANTS = {("refiner", "generate"): "tamis.trainers.refiner:FitGenerator"}
+"""Of methods whose configuration says ``method``."""
 
 
 class Fit(BaseModel):
@@ -58,15 +61,31 @@ def fit(method: str, config: str | Path) -> str:
         RecipeError: if there is no such method, or a setting is wrong.
         TamisError: if the data does not allow it.
     """
-    return load_settings(config, _method(method)).fit()
+    variant = VARIANTS.get((method, _said_method(config)))
+    return load_settings(config, _known(variant) if variant else _method(method)).fit()
+
+
+def _said_method(config: str | Path) -> str:
+    """What a configuration says under ``method``; nothing if it cannot be read, which
+    ``load_settings`` says better.
+    """
+    try:
+        plain = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""
+    return str(plain.get("method", "")) if isinstance(plain, dict) else ""
+
+
+def _known(target: str) -> type[Fit]:
+    module, _, attribute = target.partition(":")
+    found: type[Fit] = getattr(import_module(module), attribute)
+    return found
 
 
 def _method(name: str) -> type[Fit]:
     """The class of a method in METHODS, or of the user's own as ``module:Class``."""
     if name in METHODS:
-        module, _, attribute = METHODS[name].partition(":")
-        known: type[Fit] = getattr(import_module(module), attribute)
-        return known
+        return _known(METHODS[name])
     if ":" not in name:
         raise RecipeError(f"there is nothing to fit called {name}{nearest(name, METHODS)}")
     module, _, attribute = name.partition(":")

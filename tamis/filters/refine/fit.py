@@ -1,4 +1,5 @@
-"""``tamis fit refiner CONFIG``: the compact refiner, from documents and somebody's labels.
+"""``tamis fit refiner CONFIG``: the compact refiner, from documents and somebody's labels; with
+``method: generate`` a language model (``tamis.trainers.refiner``).
 
     data: [documents.jsonl.gz]
     labels: [planted, teacher]
@@ -217,6 +218,9 @@ class FitRefiner(RefinerData):
 
     kind: ClassVar[str] = "refiner"
 
+    method: Literal["tagger", "generate"] = "tagger"
+    """``generate`` tunes a language model instead, with other settings: see
+    ``tamis.trainers.refiner``."""
     bits: int = Field(default=16, ge=LOWEST_BITS, le=HIGHEST_BITS)
     """Features of lines are hashed to 2^bits buckets; the file has 6 bytes a bucket before
     compression.
@@ -237,6 +241,8 @@ class FitRefiner(RefinerData):
 
     def model_post_init(self, context: object, /) -> None:
         super().model_post_init(context)
+        if self.method == "generate":
+            raise RecipeError("method: generate is tamis.trainers.refiner.FitGenerator in Python")
         if self.output.suffix != ".npz":
             raise RecipeError(f"output = {self.output}: the name of a refiner ends in .npz")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from tamis.filters.refine.chunks import Chunk
 from tamis.filters.refine.line_features import REMOVE
 from tamis.filters.refine.program import (
     about_lines,
@@ -100,3 +101,24 @@ def replaced_lines(program: str, lines: Sequence[str]) -> set[int]:
         for source, _ in part.replacements:
             found.update(line for line in range(part.first, last + 1) if source in lines[line])
     return found
+
+
+def window_program(program: str, lines: Sequence[str], window: Chunk) -> str:
+    """The part of the program of a document that a model can write which sees one window of it: the
+    lines that go there, and the strings that are replaced in lines that stay and that are shown.
+
+    The comments that limit a replacement to single lines are no part of an answer: within the
+    window every occurrence goes.
+    """
+    shown = range(window.first, window.last + 1)
+    gone = removed_lines(program, len(lines))
+    calls = [remove_lines(*one) for one in intervals(line for line in shown if line in gone)]
+    for part in parse(program).parts:
+        last = len(lines) - 1 if part.last is None else part.last
+        stay = [lines[at] for at in shown if part.first <= at <= last and at not in gone]
+        calls += [
+            normalize(source, target)
+            for source, target in part.replacements
+            if source in window.text and any(source in line for line in stay)
+        ]
+    return "\n".join(dict.fromkeys(calls)) or _NOTHING
