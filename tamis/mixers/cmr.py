@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from tamis.mixers.mixer import Mixer, Observation, Phase
+from tamis.mixers.mixer import LeftOut, Mixer, Observation, Phase
 from tamis.mixers.problem import Problem
 from tamis.mixers.simplex import Float64
 from tamis.pipeline.errors import RecipeError, TamisError
@@ -315,6 +315,35 @@ class CriticalRatio(Mixer):
         return np.array(
             [ratio if name == self.domain else 1 - ratio for name in self.problem.names]
         )
+
+    def expected(self, mixtures: Float64) -> Float64:
+        shares = mixtures[:, self.problem.names.index(self.domain)]
+        return np.stack([fit[0](shares) for fit in self._fits()], 1)
+
+    def left_out(self) -> LeftOut:
+        ratios, measured = np.array(self._ratios), self._measured()
+        predicted = np.empty_like(measured)
+        for number, (law, _) in enumerate(self._fits()):
+            fit = fit_power_law if isinstance(law, PowerLaw) else fit_replay_law
+            for row in range(len(ratios)):
+                rest = fit(np.delete(ratios, row), np.delete(measured[:, number], row))
+                predicted[row, number] = float(rest(ratios[row]))
+        new = self.problem.names.index(self.domain)
+        mixtures = np.stack([1 - ratios, ratios] if new else [ratios, 1 - ratios], 1)
+        return LeftOut(mixtures, measured, predicted)
+
+    def _measured(self) -> Float64:
+        """Losses, (runs, evaluations)."""
+        return np.array([[one[name] for name in self.problem.evaluations] for one in self._losses])
+
+    def _fits(self) -> list[tuple[RatioLaw, float]]:
+        """The law of each evaluation; others than the old source's need not rise."""
+        assert self._found is not None
+        ratios = np.array(self._ratios)
+        return [
+            self._found if name == self.general else fit_ratio_law(ratios, losses, "power")
+            for name, losses in zip(self.problem.evaluations, self._measured().T, strict=True)
+        ]
 
     def report(self) -> dict[str, Any]:
         assert self._found is not None

@@ -32,6 +32,7 @@ class DoGE(Mixer):
     """
 
     kind: ClassVar[str] = "doge"
+    in_steps: ClassVar[bool] = True
 
     steps: int = Field(default=200, ge=1)
     mu: float = Field(default=0.01, gt=0)

@@ -31,6 +31,7 @@ class DoReMi(Mixer):
     """
 
     kind: ClassVar[str] = "doremi"
+    in_steps: ClassVar[bool] = True
 
     steps: int = Field(default=200, ge=1)
     eta: float = Field(default=1.0, gt=0)

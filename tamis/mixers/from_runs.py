@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from tamis.mixers import designs
-from tamis.mixers.mixer import Mixer, Observation, Phase, Prediction
-from tamis.mixers.mixing_laws import FORMS, Form, Law, fit_law, parameters
+from tamis.mixers.mixer import LeftOut, Mixer, Observation, Phase, Prediction
+from tamis.mixers.mixing_laws import FORMS, Form, Law, LogLinear, fit_law, left_out, parameters
 from tamis.mixers.optimum import minimise
 from tamis.mixers.problem import Problem
 from tamis.mixers.runs import Runs
@@ -204,6 +204,29 @@ class MixingLaw(FromRuns):
             designs.in_hull(runs.proportions, point),
         )
 
+    def expected(self, mixtures: Float64) -> Float64:
+        self.fitted()
+        return np.stack([law.predict(mixtures) for law in self._laws], 1)
+
+    def slopes(self) -> Float64 | None:
+        """t of the log-linear laws, (evaluations, m); None if a law is of another form."""
+        self.fitted()
+        laws = [law for law in self._laws if isinstance(law, LogLinear)]
+        return np.stack([law.slopes for law in laws]) if len(laws) == len(self._laws) else None
+
+    def gradient(self, mixture: Float64) -> Float64:
+        """Of the weighted loss at a mixture (m,), as if shares did not have to sum to 1."""
+        slopes = np.stack([law.gradient(mixture) for law in self._laws])
+        return np.asarray(self.problem.target_weights() @ slopes)
+
+    def left_out(self) -> LeftOut:
+        runs = self.fitted()
+        predicted = [
+            left_out(law, runs.proportions, losses)
+            for law, losses in zip(self._laws, runs.losses.T, strict=True)
+        ]
+        return LeftOut(runs.proportions, runs.losses, np.stack(predicted, 1))
+
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Of the recommended proportions: 95 % of the optima of the fits on runs drawn again."""
         optima = np.array([self._optimum(laws) for laws in self._again[:50]] or [self._best])
@@ -251,8 +274,3 @@ class MixingLaw(FromRuns):
                     f"{law.error:.3g}, their mean by {spread:.3g}"
                 )
         return found
-
-
-def _losses(laws: list[Law], point: Float64) -> list[float]:
-    """What each law says of a mixture (m,)."""
-    return [float(law.predict(point[None])[0]) for law in laws]

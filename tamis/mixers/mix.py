@@ -24,9 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tamis.mixers.cmr import CriticalRatio
 from tamis.mixers.from_runs import FromRuns, MixingLaw
 from tamis.mixers.mixer import Mixer, Prediction, Run, solve
+from tamis.mixers.page import render
 from tamis.mixers.problem import Problem, Source
 from tamis.mixers.runs import read_runs
+from tamis.mixers.skill_it import SkillIt
 from tamis.pipeline.errors import RecipeError, TamisError, nearest
+from tamis.pipeline.report.html import write_page
 
 METHODS = {
     "aioli": "tamis.mixers.aioli:Aioli",
@@ -184,8 +187,18 @@ def mix(config: MixConfig, runner: Callable[[MixConfig, Problem], Run] | None = 
     if config.runs is not None:
         _take_runs(mixer, problem, config.runs)
         proportions = mixer.proportions()
-    elif mixer.propose() is None:
+    elif (first := mixer.propose()) is None:
         proportions = mixer.proportions()
+    elif mixer.in_steps:
+        raise RecipeError(
+            f"{mixer.kind} looks into the steps of a training, at more than losses: tamis train "
+            "cannot tell it yet; drive it from Python, or name another method"
+        )
+    elif first.purpose != "proxy":
+        raise RecipeError(
+            f"{mixer.kind} changes proportions while a model trains: name it under methods in the "
+            "configuration of tamis train"
+        )
     elif config.train is None or config.output is None or runner is None:
         raise RecipeError(
             f"{mixer.kind} learns from runs: name a table of them (runs), or how to train them "
@@ -194,13 +207,26 @@ def mix(config: MixConfig, runner: Callable[[MixConfig, Problem], Run] | None = 
     else:
         config.output.mkdir(parents=True, exist_ok=True)
         run = runner(config, problem)
-        proportions = solve(mixer, problem, run, config.output / "observations.jsonl")
+        journal = config.output / "observations.jsonl"
+        proportions = solve(mixer, problem, run, journal, proxies=True)
     mixed = _with_predictions(problem, mixer, proportions)
     if config.output is not None:
-        config.output.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump({"proportions": proportions}, sort_keys=False)
-        (config.output / "proportions.yaml").write_text(text, encoding="utf-8")
+        _write(mixed, config, config.output)
     return mixed
+
+
+def _write(mixed: Mixed, config: MixConfig, output: Path) -> None:
+    """The proportions for a program, the page for a reader."""
+    output.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump({"proportions": mixed.proportions}, sort_keys=False)
+    (output / "proportions.yaml").write_text(text, encoding="utf-8")
+    if isinstance(mixed.mixer, SkillIt):
+        setting = {**mixed.mixer.model_dump(mode="json"), "graph": mixed.mixer.graph_by_name()}
+        methods = {"methods": [{"mix": {"method": {"skill_it": setting}}}]}
+        text = yaml.safe_dump(methods, sort_keys=False)
+        (output / "methods.yaml").write_text(text, encoding="utf-8")
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    write_page(render(mixed, settings), output / "report.html")
 
 
 def _take_runs(mixer: Mixer, problem: Problem, tables: Path | TwoTables) -> None:

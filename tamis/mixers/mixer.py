@@ -72,12 +72,26 @@ class Prediction:
     """Whether the mixture lies between those that were run."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Runs, and what is expected of each by laws that were fitted without it."""
+
+    mixtures: Float64
+    """(n, m)"""
+    measured: Float64
+    """Losses, (n, evaluations)."""
+    predicted: Float64
+    """The same; NaN for runs that were only learned from."""
+
+
 class Mixer(BaseModel):
     """A method. Its fields are its settings; what it learns is its state."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str]
+    in_steps: ClassVar[bool] = False
+    """Whether its proxy is one run that it changes step by step, from more than losses."""
     _problem: Problem | None = PrivateAttr(default=None)
     _observed: list[Observation] = PrivateAttr(default_factory=list)
 
@@ -87,6 +101,11 @@ class Mixer(BaseModel):
         if self._problem is None:
             raise TamisError(f"{self.kind}: there is no problem yet; call start first")
         return self._problem
+
+    @property
+    def observed(self) -> tuple[Observation, ...]:
+        """Everything so far."""
+        return tuple(self._observed)
 
     def start(self, problem: Problem) -> Self:
         """Begin with a problem.
@@ -131,6 +150,14 @@ class Mixer(BaseModel):
         """What the method expects of a mixture; None if it does not say."""
         return None
 
+    def expected(self, mixtures: Float64) -> Float64 | None:
+        """Losses (n, evaluations) of mixtures (n, m), as in ``predict``, without intervals."""
+        return None
+
+    def left_out(self) -> LeftOut | None:
+        """How well runs are predicted that were left out; None if the method does not predict."""
+        return None
+
     def report(self) -> dict[str, Any]:
         """How good a fit is, warnings, and what else is worth knowing."""
         return {}
@@ -173,9 +200,10 @@ Run = Callable[[Phase], Observation]
 
 
 def solve(
-    mixer: Mixer, problem: Problem, run: Run, journal: Path | None = None
+    mixer: Mixer, problem: Problem, run: Run, journal: Path | None = None, proxies: bool = False
 ) -> dict[str, float]:
-    """Propose and observe to the end; the proportions that are recommended.
+    """Propose and observe to the end; the proportions that are recommended. With ``proxies`` the
+    end is where the real training would begin.
 
     With a ``journal`` (JSONL) every observation is written down before the next proposal, and what
     stands in it is not run again.
@@ -187,6 +215,8 @@ def solve(
     if journal is not None:
         _replay(mixer, journal)
     while phase := mixer.propose():
+        if proxies and phase.purpose != "proxy":
+            break
         observation = run(phase)
         mixer.observe(observation)
         if journal is not None:

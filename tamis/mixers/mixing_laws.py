@@ -162,13 +162,24 @@ def fit_log_linear(mixtures: Float64, losses: Float64) -> LogLinear:
     of 40 values of c below the smallest loss.
     """
     law = _log_linear(mixtures, losses, _log_linear_starts(mixtures, losses))
-    start = np.append(np.log(max(law.floor, 1e-12)), law.slopes)
-    errors = [
-        abs(float(losses[row] - one.predict(mixtures[row : row + 1])[0]))
-        for row in range(len(losses))
-        for one in [_log_linear(*_without(mixtures, losses, row), [start])]
-    ]
-    return LogLinear(law.floor, law.slopes, float(np.mean(errors)))
+    errors = np.abs(left_out(law, mixtures, losses) - losses)
+    return LogLinear(law.floor, law.slopes, float(errors.mean()))
+
+
+def left_out(law: Law, mixtures: Float64, losses: Float64) -> Float64:
+    """What the same form, fitted on the other runs, says of each run (n,)."""
+    if isinstance(law, LogLinear):
+        start = np.append(np.log(max(law.floor, 1e-12)), law.slopes)
+        fits = [
+            _log_linear(*_without(mixtures, losses, row), [start]) for row in range(len(losses))
+        ]
+        rows = zip(fits, mixtures, strict=True)
+        return np.array([float(one.predict(row[None])[0]) for one, row in rows])
+    if isinstance(law, OffsetPower):
+        features = _power_features(mixtures, law.own, law.offset, law.power)
+    else:
+        features = _quadratic_features(mixtures)
+    return np.asarray(losses - _ridge(features, losses)[1])
 
 
 def _without(mixtures: Float64, losses: Float64, row: int) -> tuple[Float64, Float64]:
@@ -213,43 +224,56 @@ def fit_offset_power(mixtures: Float64, losses: Float64, own: int) -> OffsetPowe
     """Ridge regression for each offset and power of a small grid; the pair whose leave-one-out
     error is smallest. The last of the other sources is left out, as the shares sum to 1.
     """
-    others = [one for one in range(mixtures.shape[1]) if one != own][:-1]
     best: tuple[float, float, float, Float64] | None = None
     for offset in _OFFSETS:
         for power in _POWERS:
-            curve = (mixtures[:, own] + offset) ** -power
-            features = np.column_stack([np.ones(len(losses)), curve, mixtures[:, others]])
-            weights, error = _ridge(features, losses)
+            features = _power_features(mixtures, own, offset, power)
+            weights, errors = _ridge(features, losses)
+            error = float(np.abs(errors).mean())
             if best is None or error < best[0]:
                 best = error, offset, power, weights
     assert best is not None
     error, offset, power, weights = best
     linear = np.zeros(mixtures.shape[1])
-    linear[others] = weights[2:]
+    linear[_others(mixtures, own)] = weights[2:]
     return OffsetPower(own, offset, power, float(weights[0]), float(weights[1]), linear, error)
+
+
+def _others(mixtures: Float64, own: int) -> list[int]:
+    return [one for one in range(mixtures.shape[1]) if one != own][:-1]
+
+
+def _power_features(mixtures: Float64, own: int, offset: float, power: float) -> Float64:
+    curve = (mixtures[:, own] + offset) ** -power
+    return np.column_stack([np.ones(len(mixtures)), curve, mixtures[:, _others(mixtures, own)]])
 
 
 def fit_quadratic_log(mixtures: Float64, losses: Float64) -> QuadraticLog:
     """Ridge regression."""
     count = mixtures.shape[1]
     pairs = list(combinations_with_replacement(range(count), 2))
-    columns = [mixtures[:, j] * mixtures[:, k] for j, k in pairs]
-    features = np.column_stack([mixtures, *columns, np.log(mixtures + _LOG_OFFSET)])
-    weights, error = _ridge(features, losses)
+    weights, errors = _ridge(_quadratic_features(mixtures), losses)
+    error = float(np.abs(errors).mean())
     products = np.zeros((count, count))
     for (j, k), weight in zip(pairs, weights[count:], strict=False):
         products[j, k] = weight
     return QuadraticLog(weights[:count], products, weights[count + len(pairs) :], error)
 
 
-def _ridge(features: Float64, losses: Float64) -> tuple[Float64, float]:
-    """Weights, and the mean absolute leave-one-out error: residual / (1 - leverage)."""
+def _quadratic_features(mixtures: Float64) -> Float64:
+    pairs = combinations_with_replacement(range(mixtures.shape[1]), 2)
+    columns = [mixtures[:, j] * mixtures[:, k] for j, k in pairs]
+    return np.column_stack([mixtures, *columns, np.log(mixtures + _LOG_OFFSET)])
+
+
+def _ridge(features: Float64, losses: Float64) -> tuple[Float64, Float64]:
+    """Weights, and the leave-one-out errors (n,): residual / (1 - leverage)."""
     gram = features.T @ features + _RIDGE * np.eye(features.shape[1])
     inverse = np.linalg.inv(gram)
     weights = inverse @ features.T @ losses
     leverage = np.einsum("nj,jk,nk->n", features, inverse, features)
     errors = (losses - features @ weights) / np.maximum(1 - leverage, 1e-9)
-    return weights, float(np.abs(errors).mean())
+    return weights, errors
 
 
 def optimum_of_two(scale: tuple[float, float], slope: tuple[float, float]) -> float:

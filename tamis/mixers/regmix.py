@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from tamis.mixers.from_runs import FromRuns
-from tamis.mixers.mixer import Prediction
+from tamis.mixers.mixer import LeftOut, Prediction
 from tamis.mixers.runs import Runs
 from tamis.mixers.simplex import Float64
 from tamis.pipeline.errors import TamisError
@@ -42,6 +43,7 @@ class RegMix(FromRuns):
     _models: list[Any] = PrivateAttr(default_factory=list)
     _shares: Float64 = PrivateAttr(default_factory=lambda: np.zeros(0))
     _errors: list[float] = PrivateAttr(default_factory=list)
+    _held: NDArray[np.intp] = PrivateAttr(default_factory=lambda: np.zeros(0, np.intp))
 
     def _fit(self, runs: Runs) -> None:
         if len(runs) < _FEWEST:
@@ -50,7 +52,7 @@ class RegMix(FromRuns):
         order = random.permutation(len(runs))
         held = max(4, len(runs) // 10)
         learned, stopped = order[held:], order[:held]
-        self._models, self._errors = [], []
+        self._models, self._errors, self._held = [], [], stopped
         for losses in runs.losses.T:
             model = fit_regressor(
                 self.regressor, runs.proportions, losses, learned, stopped, self.seed
@@ -81,6 +83,17 @@ class RegMix(FromRuns):
     def shares(self) -> Float64:
         self.fitted()
         return self._shares
+
+    def expected(self, mixtures: Float64) -> Float64:
+        self.fitted()
+        return np.stack([model(mixtures) for model in self._models], 1)
+
+    def left_out(self) -> LeftOut:
+        """Of the runs that the trees were stopped by."""
+        runs = self.fitted()
+        predicted = np.full_like(runs.losses, np.nan)
+        predicted[self._held] = self.expected(runs.proportions[self._held])
+        return LeftOut(runs.proportions, runs.losses, predicted)
 
     def predict(self, mixture: Mapping[str, float]) -> Prediction:
         """Losses, give or take the mean error on runs that were held out."""

@@ -91,6 +91,14 @@ class SkillIt(Mixer):
         recent = np.sum(self._losses[-self.window :], 0) if self._losses else np.ones(len(weights))
         return exponentiated_gradient(uniform, self._graph @ (weights * recent), self.eta)
 
+    def graph_by_name(self) -> dict[str, dict[str, float]] | None:
+        """As the setting ``graph``; None before it is known."""
+        if self._graph is None:
+            return None
+        columns = self.problem.evaluations
+        rows = zip(self.problem.names, self._graph.tolist(), strict=True)
+        return {name: dict(zip(columns, row, strict=True)) for name, row in rows}
+
     def report(self) -> dict[str, Any]:
         """``graph``: rows are trained, columns evaluated."""
         return {"graph": None if self._graph is None else self._graph.tolist(), "warnings": []}

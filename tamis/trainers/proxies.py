@@ -13,8 +13,12 @@ from tamis.mixers.mix import MixConfig
 from tamis.mixers.mixer import Observation, Phase
 from tamis.mixers.problem import Problem
 from tamis.pipeline.errors import RecipeError, TamisError
+from tamis.pipeline.storage import RunFolder
 from tamis.trainers.config import TrainConfig
-from tamis.trainers.run import train
+from tamis.trainers.distributed import open_world
+from tamis.trainers.evaluation.bits_per_byte import bits_per_byte, by_source
+from tamis.trainers.evaluation.scorer import DecoderScorer
+from tamis.trainers.run import Training, train
 from tamis.trainers.view import View
 
 _NONE = 1e-12
@@ -25,7 +29,9 @@ class Proxies:
     """Trains what a phase asks for; what was trained before is not trained again.
 
     Losses are in bits per byte of the documents that were held out of each source (or of the files
-    that ``data.held_out`` names).
+    that ``data.held_out`` names). A phase that is a part of a training (the runs for the graph of
+    Skill-It) is a training of that part of the tokens, and its losses before are measured, too:
+    those of the untrained model, or of the one that ``start_from`` names.
     """
 
     def __init__(self, config: MixConfig, problem: Problem) -> None:
@@ -33,6 +39,7 @@ class Proxies:
         assert config.train is not None
         assert config.output is not None
         self.settings, self.folder, self.problem = config.train, config.output, problem
+        self._before: dict[str, float] | None = None
         sources = self.settings.get("data", {}).get("sources", {})
         missing = [name for name in problem.names if name not in sources]
         if missing or len(sources) > len(problem.names):
@@ -47,13 +54,16 @@ class Proxies:
         Raises:
             TamisError: for a phase that goes on from another one, or a training that fails.
         """
-        if phase.purpose != "proxy" or phase.share != 1.0:
+        if phase.purpose != "proxy":
             raise TamisError(
                 "this method changes proportions while a model trains: name it under methods in "
                 "the configuration of tamis train"
             )
-        folder = train(self._config(phase), View(quiet=True))
-        return Observation(phase.id, final_losses(folder))
+        config = self._config(phase)
+        folder = train(config, View(quiet=True))
+        if phase.share < 1 and self._before is None:
+            self._before = first_losses(config)
+        return Observation(phase.id, final_losses(folder), self._before or {})
 
     def _config(self, phase: Phase) -> TrainConfig:
         data: Mapping[str, Any] = self.settings["data"]
@@ -67,10 +77,22 @@ class Proxies:
             "output": self.folder / phase.run.replace(" ", "-"),
         }
         try:
-            return TrainConfig.model_validate(settings)
+            config = TrainConfig.model_validate(settings)
+            tokens = max(1, round(config.tokens * phase.share))
+            return config.model_copy(update={"tokens": tokens})
         except ValidationError as error:
             one = error.errors(include_url=False)[0]
             raise RecipeError(f"train.{'.'.join(map(str, one['loc']))}: {one['msg']}") from None
+
+
+def first_losses(config: TrainConfig) -> dict[str, float]:
+    """The bits per byte of each source before a training whose data is there."""
+    with open_world(config.device) as world:
+        training = Training(config, RunFolder(config.output), world, View(quiet=True))
+        scorer = DecoderScorer(training.model, training.tokenizer)
+        held_out, context = training.held_out, config.evaluation.context
+        totals = by_source(bits_per_byte(scorer, training.tokenizer, held_out, context))
+    return {name: one.bits_per_byte for name, one in totals.items()}
 
 
 def final_losses(folder: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,33 +127,77 @@ def test_every_method_is_made_by_its_name() -> None:
         assert make_mixer({name: needed.get(name)}).kind == name
 
 
-@pytest.mark.slow
-def test_runs_are_trained(tmp_path: Path) -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def training(folder: Path, **settings: Any) -> Path:
+    """The configuration of a mixture of letters and digits, with a training of a few steps."""
     words = {"letters": "abc abd acd ", "digits": "123 456 789 "}
     for name, text in words.items():
         lines = [json.dumps({"id": f"{name}{i}", "text": text * (20 + i % 7)}) for i in range(60)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    settings = {
-        "sources": ["letters", "digits"],
-        "method": {"mixing_law": {"runs": 5, "form": "log_linear", "bootstraps": 0}},
-        "output": str(tmp_path / "mix"),
-        "train": {
-            "data": {
-                "sources": {name: str(tmp_path / f"{name}.jsonl") for name in words},
-                "context": 64,
-                "held_out": 0.1,
-            },
-            "model": {"hidden_size": 32, "layers": 1, "heads": 2},
-            "tokens": 2000,
-            "batch": 4,
-            "evaluation": {"times": 1},
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    train = {
+        "data": {
+            "sources": {name: str(folder / f"{name}.jsonl") for name in words},
+            "context": 64,
+            "held_out": 0.1,
         },
+        "model": {"hidden_size": 32, "layers": 1, "heads": 2},
+        "tokens": 2000,
+        "batch": 4,
+        "evaluation": {"times": 1},
     }
-    path = tmp_path / "mix.yaml"
-    path.write_text(yaml.safe_dump(settings))
+    given = {"sources": list(words), "output": str(folder / "mix"), "train": train, **settings}
+    path = folder / "mix.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_graph_of_skill_it_is_trained(tmp_path: Path) -> None:
+    method = {"skill_it": {"graph_share": 0.5, "rounds": 2}}
+    path = training(tmp_path, method=method)
+    result = CliRunner().invoke(app, ["mix", str(path)])
+    assert result.exit_code == 0, result.stdout
+    rows = (tmp_path / "mix" / "observations.jsonl").read_text().splitlines()
+    first, second = map(json.loads, rows)
+    # Both runs begin with the same weights, and are half as long as the training.
+    assert first["before"] == second["before"]
+    assert first["before"]["letters"] > 7.5
+    for number, name in enumerate(["letters", "digits"]):
+        manifest = json.loads((tmp_path / "mix" / f"graph-{name}" / "manifest.json").read_text())
+        assert manifest["tokens"] < 1500
+        observed = (first, second)[number]
+        other = ("digits", "letters")[number]
+        assert observed["after"][name] < observed["after"][other]
+    methods = yaml.safe_load((tmp_path / "mix" / "methods.yaml").read_text())["methods"]
+    graph = methods[0]["mix"]["method"]["skill_it"]["graph"]
+    fallen = first["before"]["letters"] - first["after"]["letters"]
+    assert graph["letters"]["letters"] == pytest.approx(fallen)
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [("doge", "doge looks into the steps"), ("aioli", "aioli changes proportions while")],
+)
+def test_what_cannot_be_found_beforehand(tmp_path: Path, method: str, sentence: str) -> None:
+    result = CliRunner().invoke(app, ["mix", str(training(tmp_path, method=method))])
+    assert isinstance(result.exception, TamisError)
+    assert sentence in str(result.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_runs_are_trained(tmp_path: Path) -> None:
+    law = {"mixing_law": {"runs": 5, "form": "log_linear", "bootstraps": 0}}
+    path = training(tmp_path, method=law)
     result = CliRunner().invoke(app, ["mix", str(path)])
     assert result.exit_code == 0, result.stdout
     journal = (tmp_path / "mix" / "observations.jsonl").read_text().splitlines()
