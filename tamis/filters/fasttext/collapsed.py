@@ -3,8 +3,14 @@
 What a feature adds to the logits is the product of its row and the output matrix. Here it is
 computed once for every feature, and a model of 1 GB with two labels becomes a table of 40 MB; of a
 softmax only differences of logits matter, so there is one number less than there are labels. A
-word's entry is found by two hashes of it, of which 64 bits are compared: that another word has them
-too has a chance of 2^-64.
+word's entry is found by 64 bits that are mixed from its bytes: that another word has them too has a
+chance of 2^-64.
+
+Most words of real text are different from those around them, so that every branch which depends on
+the word is guessed wrongly often, at the price of twenty steps of a hash. Words of at most sixteen
+bytes, nearly all, have none that matters: they are two numbers, whose key and hash are computed in
+the same steps for every length, and one of the four entries of a bucket is chosen without asking
+for one after the other.
 
 The table of a large model is kept in the cache folder and mapped into memory, so that the processes
 of a machine share one, and the next one has it without reading the model.
@@ -31,6 +37,7 @@ from numpy.typing import NDArray
 from tamis.filters.fasttext.kernels import (
     END_OF_LINE,
     FNV_BASIS,
+    FNV_PRIME,
     NGRAM_FACTOR,
     SOFTMAX,
     Float32s,
@@ -43,8 +50,19 @@ from tamis.filters.fasttext.kernels import (
     separates,
     step,
 )
-from tamis.filters.text.bitmap import Int32s, Int64s, UInt8s, UInt64s, readonly
+from tamis.filters.text.bitmap import (
+    Int32s,
+    Int64s,
+    UInt8s,
+    UInt64s,
+    empty,
+    load8,
+    low_bytes,
+    readonly,
+    trailing_zeros,
+)
 from tamis.kernel import kernel
+from tamis.pipeline.documents import PADDING
 
 ENTRY = np.dtype([("key", "<u8"), ("row", "<i4"), ("first", "<f4")])
 """A word: its key, its row (-1 for none), and the first number of that row."""
@@ -56,12 +74,20 @@ _CACHED_FROM = 1 << 26
 """Bytes of a model file whose table is worth keeping."""
 _MOST_CACHED = 8
 """Tables that are kept, those that a killed process left half written included."""
-_LAYOUT = 1
+_LAYOUT = 2
 """Raise it when a table of this version cannot be read by an earlier one."""
 
-_BASIS = np.uint64(14695981039346656037)
-_PRIME = np.uint64(1099511628211)
-_SHIFT = np.uint64(20)
+_BUCKET = 4
+"""Entries that are looked at together: as many as a line of the cache holds."""
+_SHORT = 16
+"""A word of so many bytes is read at once."""
+_UNDO = np.array([pow(int(FNV_PRIME), -k, 1 << 32) for k in range(8)], np.uint32)
+"""What takes the hash back over k bytes of zeros: a zero byte only multiplies by the prime."""
+
+_MIX, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
+_HIGHEST = np.uint64(0x8080808080808080)
+_OVER_SPACE = np.uint64(0x2121212121212121)
+_NOTHING = np.uint64(0)
 _LESS, _UNDERSCORE = np.uint8(ord("<")), np.uint8(ord("_"))
 
 
@@ -69,7 +95,9 @@ class Collapsed(NamedTuple):
     """A model as the kernel takes it; all arrays are read only."""
 
     table: NDArray[Any]
-    """The words by their key; a power of two long, at most half full."""
+    """The words by their key, in buckets of four; a power of two long, at most half full. What has
+    no place in its bucket is in the next one.
+    """
     rows: Float32s
     """(words + buckets, width): what a feature adds to each logit. The width is the number of
     labels; one less for a softmax, whose logits are those above that of the last label.
@@ -95,9 +123,11 @@ def collapse(
 
     Word k is ``names[entry[k]:entry[k + 1]]``; ``settings`` is (bucket, ngram, labels, loss).
     """
-    table = np.zeros(1 << max(2 * words - 1, 1).bit_length(), ENTRY)
-    table["row"] = -1
-    _fill(readonly(names), readonly(entry), readonly(rows), words, table)
+    # Arrow's memory: a bucket is one line of the cache there.
+    table = empty(1 << max(2 * words - 1, _BUCKET - 1).bit_length(), ENTRY)
+    table["key"], table["row"], table["first"] = 0, -1, 0.0
+    padded = np.concatenate([names, np.zeros(PADDING, np.uint8)])
+    _fill(readonly(padded), readonly(entry), readonly(rows), words, table)
     end = END_OF_LINE.tobytes()
     lengths = np.flatnonzero(np.diff(entry[: words + 1]) == len(end))
     found = [k for k in lengths if names[entry[k] : entry[k + 1]].tobytes() == end]
@@ -187,19 +217,40 @@ prefetch: Callable[..., None] = intrinsic(_prefetch)
 
 
 @kernel
-def _key_step(key: Any, byte: Any) -> Any:
-    """64-bit FNV-1a."""
-    return (key ^ np.uint64(byte)) * _PRIME
+def _mix(key: Any, low: Any, high: Any) -> Any:
+    """The key of a word whose key was ``key`` before the sixteen bytes ``low`` and ``high``."""
+    mixed = (key ^ low) * _MIX
+    mixed = (mixed ^ (mixed >> _HALF) ^ high) * _MIX
+    return mixed ^ (mixed >> _HALF)
+
+
+@kernel
+def _part(data: UInt8s, at: Any, left: Any) -> Any:
+    """Up to eight bytes of a word of which so many are left, with zeros behind its end."""
+    return load8(data, at) & low_bytes(min(left, 8)) if left > 0 else _NOTHING
+
+
+@kernel
+def _key(data: UInt8s, begin: Any, end: Any) -> Any:
+    """The key of a word of any length."""
+    key = _NOTHING
+    for at in range(begin, end, _SHORT):
+        key = _mix(key, _part(data, at, end - at), _part(data, at + 8, end - at - 8))
+    return key
+
+
+@kernel
+def _bucket(key: Any, mask: Any) -> Any:
+    """The first entry of the bucket of a key; ``mask`` is the size of the table less one."""
+    return np.int64(key) & mask & ~(_BUCKET - 1)
 
 
 @kernel
 def _fill(names: UInt8s, entry: Int64s, rows: Float32s, words: Any, table: Any) -> None:
     mask = table.size - 1
     for k in range(words):
-        key = _BASIS
-        for at in range(entry[k], entry[k + 1]):
-            key = _key_step(key, names[at])
-        slot = np.int64(key >> _SHIFT) & mask
+        key = _key(names, entry[k], entry[k + 1])
+        slot = _bucket(key, mask)
         while table[slot].row >= 0:
             slot = (slot + 1) & mask
         table[slot].key = key
@@ -237,6 +288,42 @@ def _add_grams(
 
 
 @kernel
+def _separators(eight: Any) -> Any:
+    """The highest bits of those bytes among eight that are at most 32: separators, or control
+    characters.
+    """
+    return ~(((eight | _HIGHEST) - _OVER_SPACE) | eight) & _HIGHEST
+
+
+@kernel
+def _reach(low: Any, high: Any) -> Any:
+    """How many bytes stand in front of the first one among sixteen that may be a separator."""
+    first, second = _separators(low), _separators(high)
+    if first != 0:
+        return trailing_zeros(first) >> 3
+    if second != 0:
+        return 8 + (trailing_zeros(second) >> 3)
+    return np.int64(_SHORT)
+
+
+@kernel
+def _eight_steps(hashed: Any, eight: Any) -> Any:
+    """``step`` over eight bytes."""
+    for k in range(8):
+        hashed = step(hashed, np.uint8(eight >> np.uint64(8 * k)))
+    return hashed
+
+
+@kernel
+def _short_hash(low: Any, high: Any, size: Any) -> Any:
+    """``fnv`` of a word of 1 to 16 bytes with zeros behind it."""
+    hashed = _eight_steps(FNV_BASIS, low)
+    if size > 8:
+        return _eight_steps(hashed, high) * _UNDO[16 - size]
+    return hashed * _UNDO[8 - size]
+
+
+@kernel
 def _read_block(
     table: Any,
     rows: Float32s,
@@ -262,18 +349,22 @@ def _read_block(
     while words < keys.size:
         while at < stop and separates(data[at]):
             at += 1
-        begin, key, hashed = at, _BASIS, FNV_BASIS
-        while at < stop:
-            byte = data[at]
-            if separates(byte):
-                break
-            hashed, key = step(hashed, byte), _key_step(key, byte)
+        begin, low, high = at, load8(data, at), load8(data, at + 8)
+        at = min(at + _reach(low, high), stop)
+        while at < stop and not separates(data[at]):
             at += 1
         if at == begin or (data[begin] == _LESS and is_end(data, begin, at)):
             return words, count, known, np.int64(-1)
+        size = at - begin
+        if size <= _SHORT:
+            low &= low_bytes(min(size, 8))
+            high = high & low_bytes(size - 8) if size > 8 else _NOTHING
+            key, hashed = _mix(_NOTHING, low, high), _short_hash(low, high, size)
+        else:
+            key, hashed = _key(data, begin, at), fnv(data, begin, at)
         if data[begin] == _UNDERSCORE and is_label(data, begin, at):
             continue
-        prefetch(table, np.int64(key >> _SHIFT) & mask)
+        prefetch(table, _bucket(key, mask))
         keys[words] = key
         words += 1
         if ngram == 2:
@@ -293,21 +384,36 @@ def _read_block(
 
 
 @kernel
+def _look_up(table: Any, slot: Any, key: Any) -> Any:
+    """(row, first number) of a key in the bucket from ``slot`` on, (-1, 0) if it is not there; and
+    the row of the last entry, which is -1 if no word had to go to the next bucket.
+    """
+    row, first, last = np.int32(-1), np.float32(0), np.int32(0)
+    for k in range(_BUCKET):
+        there = table[slot + k].key == key
+        last, number = table[slot + k].row, table[slot + k].first
+        row = last if there else row
+        first = number if there else first
+    return row, first, last
+
+
+@kernel
 def _add_words(table: Any, rows: Float32s, keys: UInt64s, words: Any, hidden: Float64s) -> Any:
     """Add the rows of the words that the model knows; returns how many these are."""
     mask, width = table.size - 1, hidden.size
     features, total = np.int64(0), 0.0
     for k in range(words):
         key = keys[k]
-        slot = np.int64(key >> _SHIFT) & mask
-        while table[slot].row >= 0:
-            if table[slot].key == key:
-                total += table[slot].first
-                for column in range(1, width):
-                    hidden[column] += rows[table[slot].row, column]
-                features += 1
-                break
-            slot = (slot + 1) & mask
+        slot = _bucket(key, mask)
+        row, first, last = _look_up(table, slot, key)
+        while row < 0 and last >= 0:
+            slot = (slot + _BUCKET) & mask
+            row, first, last = _look_up(table, slot, key)
+        features += row >= 0
+        total += first
+        if width > 1 and row >= 0:
+            for column in range(1, width):
+                hidden[column] += rows[row, column]
     hidden[0] += total
     return features
 

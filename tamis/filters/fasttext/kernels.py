@@ -33,7 +33,7 @@ KEY_BYTES = 32
 
 FNV_BASIS = np.uint32(2166136261)
 """The hash of an empty word."""
-_PRIME = np.uint32(16777619)
+FNV_PRIME = np.uint32(16777619)
 NGRAM_FACTOR = np.uint64(116049371)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _OPEN, _CLOSE = np.uint8(ord("<")), np.uint8(ord(">"))
@@ -92,7 +92,7 @@ class Memory(NamedTuple):
 @kernel
 def step(hashed: Any, byte: Any) -> Any:
     """FNV-1a with the library's signed bytes."""
-    return np.uint32((hashed ^ np.uint32(np.int32(np.int8(byte)))) * _PRIME)
+    return np.uint32((hashed ^ np.uint32(np.int32(np.int8(byte)))) * FNV_PRIME)
 
 
 @kernel

@@ -154,6 +154,37 @@ def test_ngrams_of_long_texts_go_to_their_buckets(longest):
     assert said.log_odds[0, 0] == pytest.approx(np.mean(ids), rel=1e-12)
 
 
+def test_every_word_of_a_model_is_found():
+    # As full as a table gets, so that buckets overflow; words around the sizes read at once.
+    dice = np.random.default_rng(1)
+    letters = np.array(list("abcdefgh\x01\x1fé日"))
+    sizes = dice.permutation(np.arange(4096) % 40 + 1)
+    words = list(dict.fromkeys("".join(dice.choice(letters, size)) for size in sizes))[:2048]
+    encoded = [word.encode() for word in words]
+    entry = np.cumsum([0, *map(len, encoded)])
+    names = np.frombuffer(b"".join(encoded), np.uint8)
+    rows = np.arange(2 * len(words), dtype=np.float32).reshape(-1, 2)
+    table = collapse(names, entry, rows, len(words), (0, 1, 3, SOFTMAX))
+    assert table.table.size == 2 * len(words)
+    model = FastTextModel(Path("words.bin"), ("a", "b", "c"), table)
+    said = model.predict_text(pa.array(words, pa.large_string()), ["a"], end_of_line=False)
+    values = np.column_stack([rows, np.zeros(len(words))]).astype(np.float64)
+    assert said.log_odds[:, 0] == pytest.approx(values[:, 0] - np.logaddexp(*values[:, 1:].T))
+    unknown = pa.array([f"{word}i" for word in words], pa.large_string())
+    assert np.isnan(model.predict_text(unknown, ["a"], end_of_line=False).log_odds).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("letter", ["a", "é", "\x01"])
+def test_hashes_of_words_of_any_size(size, letter):
+    first, second = (letter * size).encode()[:size].decode("utf-8", "ignore") or "a", "z" * size
+    model = model_of_buckets(5000, 2)
+    text = pa.array([f"{first} {second}", "x" * 100], pa.large_string())
+    said = model.predict_text(text, ["a"], end_of_line=False)
+    assert said.words.tolist() == [2, 1]
+    assert said.log_odds[0, 0] == bucket([first, second], 5000)
+
+
 def test_words_are_split_as_in_the_library():
     texts = ["a b\tc\nd\x0be\x0cf\rg\x00h", "", "  x\u00a0y  ", "dropped"]
     documents = Documents(
