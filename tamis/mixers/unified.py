@@ -79,7 +79,8 @@ def _of_observations(mixer: Mixer) -> Float64 | None:
         inner = last.gradients
         return np.array([[inner[i][j] for j in problem.names] for i in problem.evaluations])
     if isinstance(mixer, DoReMi):
-        return np.diagflat([max(last.train.get(name, 0.0), 0.0) for name in problem.names])
+        excess = np.array([max(last.train.get(name, 0.0), 0.0) for name in problem.names])
+        return np.eye(len(excess)) * excess
     return None
 
 
