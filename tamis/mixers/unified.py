@@ -80,7 +80,7 @@ def _of_observations(mixer: Mixer) -> Float64 | None:
         return np.array([[inner[i][j] for j in problem.names] for i in problem.evaluations])
     if isinstance(mixer, DoReMi):
         excess = np.array([max(last.train.get(name, 0.0), 0.0) for name in problem.names])
-        return np.eye(len(excess)) * excess
+        return np.asarray(np.eye(len(excess)) * excess)
     return None
 
 
@@ -89,13 +89,14 @@ def agreement(effects: ArrayLike, true: ArrayLike, weights: Float64 | None = Non
     column sums and half the rank correlation of these (section 5 of the paper). ``weights`` are
     those of the targets. NaN if all columns of one are the same.
     """
-    scale = np.ones(len(np.asarray(true))) if weights is None else weights
-    one, other = scale @ np.asarray(effects), scale @ np.asarray(true)
+    rows = [np.asarray(each, np.float64) for each in (effects, true)]
+    scale = np.ones(len(rows[0])) if weights is None else weights
+    one, other = (np.asarray((scale[:, None] * each).sum(0)) for each in rows)
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     ranks = [_ranks(sums) for sums in (one, other)]
-    return (cosine + float(np.corrcoef(ranks)[0, 1])) / 2
+    return (cosine + float(np.atleast_2d(np.corrcoef(ranks))[0, 1])) / 2
 
 
 def _ranks(values: Float64) -> Float64:
