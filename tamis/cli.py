@@ -8,11 +8,14 @@ import os
 import sys
 import tempfile
 import traceback
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
 from tamis.pipeline.errors import TamisError
+
+_FORMAT = warnings.formatwarning
 
 app = typer.Typer(
     help="Curate language-model training data, and see why every document was kept or dropped.",
@@ -305,8 +308,16 @@ def demo(
     typer.echo(run_demo(output, 0 if workers == 1 else workers))
 
 
+def _sentence(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    """What users should know, without the line of the source that it comes from."""
+    if category is UserWarning:
+        return f"note: {message}\n"
+    return _FORMAT(message, category, *where, **more)
+
+
 def main() -> None:
-    """The ``tamis`` command: errors are one sentence, never a traceback."""
+    """The ``tamis`` command: errors and warnings are one sentence, never a traceback."""
+    warnings.formatwarning = _sentence
     try:
         app()
     except TamisError as error:

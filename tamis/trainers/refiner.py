@@ -16,7 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +46,9 @@ from tamis.trainers.answers import templated, write_template
 from tamis.trainers.config import ModelSection, NewTokenizer, TrainConfig
 from tamis.trainers.schedule import Schedule
 from tamis.trainers.view import View
+
+if TYPE_CHECKING:
+    from tamis.trainers.tokenizer import Tokenizer
 
 LEARNING_RATE = 1e-5
 """Of the source, for a model that has been trained before."""
@@ -178,18 +181,8 @@ class FitGenerator(RefinerData):
     def _tune_ours(self, examples: Sequence[Example]) -> dict[str, Any]:
         from tamis.trainers.model import preset
         from tamis.trainers.run import fingerprint, train
-        from tamis.trainers.tokenizer import open_tokenizer, train_tokenizer
 
-        name = str(self.tokenizer)
-        if self.start_from is not None:
-            from tamis.trainers.export import find_model
-
-            name = str(find_model(self.start_from))
-        if self.start_from is None and isinstance(self.tokenizer, NewTokenizer):
-            texts = (one.gold.text for one in examples)
-            name = str(self.output / "tokenizer")
-            train_tokenizer(texts, self.tokenizer.vocabulary).save(Path(name))
-        tokenizer = open_tokenizer(name)
+        tokenizer = self._open_tokenizer(examples)
 
         def count_tokens(texts: Sequence[str]) -> list[int]:
             return [len(one) for one in tokenizer.encode(texts)]
@@ -199,11 +192,9 @@ class FitGenerator(RefinerData):
         asked = count_tokens(prompts)
         answers = [size + 1 for size in count_tokens([one.answer for one in pairs])]
         (around,) = count_tokens([templated(chunk_prompt(Chunk(0, 0, "")))])
-        context = (
-            around
-            + 1
-            + max(self.window + self.max_tokens, self.max_prompt_tokens + DOCUMENT_ANSWER_TOKENS)
-        )
+        about_window = self.window + self.max_tokens
+        about_document = self.max_prompt_tokens + DOCUMENT_ANSWER_TOKENS
+        context = 1 + around + max(about_window, about_document)
         # A shape that cannot be is refused before anything is written.
         shape = (self._shape() or ModelSection()).model_dump()
         preset(shape.pop("preset"), tokenizer.vocab_size, context, **shape)
@@ -216,9 +207,9 @@ class FitGenerator(RefinerData):
                 "answer": [pairs[at].answer for at in fits],
             }
         )
-        config = self._training(
-            self._write(table), name, context, self.epochs * sum(answers[at] for at in fits)
-        )
+        tokenizer.save(self.output / "tokenizer")
+        targets = self.epochs * sum(answers[at] for at in fits)
+        config = self._training(self._write(table), context, targets)
         known = RunFolder(str(self.output)).read_json("manifest.json")
         if isinstance(known, dict) and known.get("config") != fingerprint(config):
             raise TamisError(
@@ -227,6 +218,19 @@ class FitGenerator(RefinerData):
         train(config, View())
         write_template(self.output / "model")
         return {"pairs": len(fits), "left_out": len(pairs) - len(fits)}
+
+    def _open_tokenizer(self, examples: Sequence[Example]) -> Tokenizer:
+        """That of the model which is gone on from, else the one of the setting."""
+        from tamis.trainers.tokenizer import open_tokenizer, train_tokenizer
+
+        if self.start_from is not None:
+            from tamis.trainers.export import find_model
+
+            return open_tokenizer(find_model(self.start_from))
+        if isinstance(self.tokenizer, NewTokenizer):
+            texts = (one.gold.text for one in examples)
+            return train_tokenizer(texts, self.tokenizer.vocabulary)
+        return open_tokenizer(self.tokenizer)
 
     def _write(self, table: pa.Table) -> Path:
         """The pairs as a file, named by what is in it: other pairs are another training."""
@@ -240,14 +244,15 @@ class FitGenerator(RefinerData):
                 path.write_bytes(data)
         return path
 
-    def _training(self, pairs: Path, tokenizer: str, context: int, targets: int) -> TrainConfig:
+    def _training(self, pairs: Path, context: int, targets: int) -> TrainConfig:
         rate = self.learning_rate or (LEARNING_RATE if self.start_from is not None else None)
         return TrainConfig.model_validate(
             {
                 "output": self.output,
                 "data": {
-                    "sources": {"pairs": str(pairs)}, "tokenizer": tokenizer, "context": context,
-                    "packing": "best_fit", "document_mask": True, "held_out": 0.0,
+                    "sources": {"pairs": str(pairs)}, "context": context,
+                    "tokenizer": str(self.output / "tokenizer"), "packing": "best_fit",
+                    "document_mask": True, "held_out": 0.0,
                 },
                 "model": self._shape(),
                 "tokens": targets,

@@ -246,15 +246,22 @@ def train(
     labels = readonly(_possible(lessons))
     drop = readonly((~lessons.keep).astype(np.int8))
     kept = np.flatnonzero(lessons.keep)
-    everything = np.arange(len(lessons.keep))
-    for rows, heads in ((kept, False), (everything, True)):
-        for _ in range(epochs):
-            order = readonly(random.permutation(rows))
-            left_out = np.uint64(int(unseen * 2**63) * 2), random.integers(2**63, dtype=np.uint64)
-            _train(
-                *(data, spans, _PREFIXES, order, labels, drop, heads),
-                *(learning_rate, *left_out, tuple(weights), squares),
-            )
+    line_tables = (weights.lines, squares[0], weights.transitions, squares[1])
+    nothing = np.zeros((2, 2)), np.zeros((2, 2))
+    document_tables = (weights.documents, squares[2], *nothing)
+    where = (data, spans, _PREFIXES)
+    for _ in range(epochs):
+        order = readonly(random.permutation(kept))
+        left_out = np.uint64(int(unseen * 2**63) * 2), random.integers(2**63, dtype=np.uint64)
+        _train_lines(*where, order, labels, learning_rate, *left_out, line_tables)
+    for _ in range(epochs):
+        order = readonly(random.permutation(len(lessons.keep)))
+        # A draw that nothing uses, so that the orders are those of refiners made before.
+        random.integers(2**63, dtype=np.uint64)
+        _train_documents(
+            *(*where, order, drop, learning_rate),
+            *(weights.lines, weights.transitions, document_tables),
+        )
     return weights
 
 
@@ -373,51 +380,58 @@ def _tag(
 
 
 @kernel
-def _train(
+def _train_lines(
     data: Any,
     spans: Any,
     prefixes: Any,
     order: Any,
     gold: Any,
-    drop: Any,
-    heads: Any,
     rate: Any,
     unseen: Any,
     seed: Any,
-    weights: Any,
-    squares: Any,
+    tables: Any,
 ) -> None:
-    """One pass over documents: of the labels of lines, or of documents (``heads``)."""
-    of_lines, transitions, of_documents = weights
+    """One pass over documents for the labels of lines."""
+    first, _, _ = spans
+    mask = np.uint64(len(tables[0]) - 1)
+    for doc in order:
+        count = first[doc + 1] - first[doc]
+        described = _describe_lines(data, spans, doc, prefixes)
+        features = np.empty((count, MOST_FEATURES), np.int32)
+        shaped, found = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        allowed = np.empty(count, np.int64)
+        _allowed(described[0], allowed)
+        _fill(data, spans, doc, described, 0, mask, (features, shaped, found))
+        for i in range(count):
+            if mix(mix(seed, np.uint64(doc)), np.uint64(i)) < unseen:
+                found[i] = shaped[i]
+        learn(features, found, allowed, gold[first[doc] : first[doc + 1]], rate, tables)
+
+
+@kernel
+def _train_documents(
+    data: Any,
+    spans: Any,
+    prefixes: Any,
+    order: Any,
+    drop: Any,
+    rate: Any,
+    of_lines: Any,
+    transitions: Any,
+    tables: Any,
+) -> None:
+    """One pass over documents for whether they stay, with lines as they are labelled by now."""
     first, start, end = spans
-    one_feature = np.empty((1, MOST_DOCUMENT_FEATURES), np.int32)
-    nothing, nothing_squared = np.zeros((2, 2)), np.zeros((2, 2))
-    of_document = np.uint64(len(of_documents) - 1)
-    of_line = np.uint64(len(of_lines) - 1)
+    mask = np.uint64(len(tables[0]) - 1)
+    features = np.empty((1, MOST_DOCUMENT_FEATURES), np.int32)
     for doc in order:
         count = first[doc + 1] - first[doc]
         described = _describe_lines(data, spans, doc, prefixes)
         shapes, hashes, counts, _, _ = described
-        if heads:
-            scores, mine = np.empty((count, LABELS)), np.empty(count, np.int8)
-            _scores(data, spans, doc, described, of_lines, 0.0, scores)
-            viterbi(scores, transitions, mine)
-            whole = np.array([start[first[doc]], end[first[doc + 1] - 1]])
-            found = document_features(
-                data, whole, shapes, hashes, counts, mine, of_document, one_feature[0]
-            )
-            allowed, size, label = np.array([2]), np.array([found]), drop[doc : doc + 1]
-            tables = (of_documents, squares[2], nothing, nothing_squared)
-            learn(one_feature, size, allowed, label, rate, tables)
-        else:
-            features = np.empty((count, MOST_FEATURES), np.int32)
-            shaped, found_lines = np.zeros(count, np.int64), np.zeros(count, np.int64)
-            allowed = np.empty(count, np.int64)
-            _allowed(shapes, allowed)
-            _fill(data, spans, doc, described, 0, of_line, (features, shaped, found_lines))
-            for i in range(count):
-                if mix(mix(seed, np.uint64(doc)), np.uint64(i)) < unseen:
-                    found_lines[i] = shaped[i]
-            labels = gold[first[doc] : first[doc + 1]]
-            tables = (of_lines, squares[0], transitions, squares[1])
-            learn(features, found_lines, allowed, labels, rate, tables)
+        scores, mine = np.empty((count, LABELS)), np.empty(count, np.int8)
+        _scores(data, spans, doc, described, of_lines, 0.0, scores)
+        viterbi(scores, transitions, mine)
+        whole = np.array([start[first[doc]], end[first[doc + 1] - 1]])
+        found = document_features(data, whole, shapes, hashes, counts, mine, mask, features[0])
+        allowed, size = np.array([2]), np.array([found])
+        learn(features, size, allowed, drop[doc : doc + 1], rate, tables)

@@ -269,6 +269,46 @@ def _around(lines: Any, line: Any, step: Any, shapes: Any) -> Any:
 
 
 @kernel
+def _shape_values(
+    place: Any, shapes: Any, before: Any, after: Any, repeated: Any, values: Any
+) -> None:
+    """The shape of a line, alone and together with its place, with that of the lines ``before`` and
+    ``after`` it (-1 for none), and with whether it stood in the document before.
+    """
+    line, top, bottom = place
+    shape = shapes[line]
+    length, last, first = shape[LENGTH], shape[LAST], shape[FIRST]
+    one = shapes[before, LENGTH] if before >= 0 else 63
+    two = shapes[after, LENGTH] if after >= 0 else 63
+    gaps = 2 * (line > 0 and before != line - 1)
+    gaps += line + 1 < len(shapes) and after != line + 1
+    top, bottom = _bucketed(top), _bucketed(bottom)
+    # One store each: slices and tuples of so many values take seconds to compile.
+    for k in range(SHAPES):
+        values[k] = shape[k]
+    mixed = values[SHAPES:]
+    mixed[1] = 64 * length + shape[SENTENCES] * 8 + shape[URL]
+    mixed[2] = 256 * length + last
+    mixed[3] = 256 * shape[CAPITALS] + last
+    mixed[4] = 64 * shape[WORDS] + shape[MARKS]
+    mixed[5] = top
+    mixed[6] = bottom
+    mixed[7] = 64 * top + length
+    mixed[8] = 64 * bottom + length
+    mixed[9] = 256 * top + last
+    mixed[10] = 256 * bottom + last
+    mixed[11] = (64 * top + bottom) * 64 + _bucketed(len(shapes))
+    mixed[12] = 12 * min(repeated, 3) + min(length, 11)
+    mixed[13] = 64 * one + length
+    mixed[14] = 64 * two + length
+    mixed[15] = (64 * one + length) * 64 + two
+    mixed[16] = 64 * gaps + length
+    mixed[17] = 256 * shapes[before, LAST] + last if before >= 0 else -1
+    mixed[18] = 256 * shapes[after, FIRST] + last if after >= 0 else -1
+    mixed[19] = 256 * first + last
+
+
+@kernel
 def line_features(
     data: UInt8s,
     span: Any,
@@ -294,46 +334,17 @@ def line_features(
         mask: The number of buckets - 1.
         out: int32.
     """
-    line, top, bottom = place
-    shape = shapes[line]
-    length, last, first = shape[LENGTH], shape[LAST], shape[FIRST]
+    line, _, bottom = place
     before, after = _around(len(shapes), line, -1, shapes), _around(len(shapes), line, 1, shapes)
-    one = shapes[before, LENGTH] if before >= 0 else 63
-    two = shapes[after, LENGTH] if after >= 0 else 63
-    gaps = 2 * (line > 0 and before != line - 1)
-    gaps += line + 1 < len(shapes) and after != line + 1
-    top, bottom = _bucketed(top), _bucketed(bottom)
     values = np.zeros(SHAPES + _MIXED, np.int64)
-    values[:SHAPES] = shape
-    values[SHAPES:] = (
-        0,
-        64 * length + shape[SENTENCES] * 8 + shape[URL],
-        256 * length + last,
-        256 * shape[CAPITALS] + last,
-        64 * shape[WORDS] + shape[MARKS],
-        top,
-        bottom,
-        64 * top + length,
-        64 * bottom + length,
-        256 * top + last,
-        256 * bottom + last,
-        (64 * top + bottom) * 64 + _bucketed(len(shapes)),
-        12 * min(repeated, 3) + min(length, 11),
-        64 * one + length,
-        64 * two + length,
-        (64 * one + length) * 64 + two,
-        64 * gaps + length,
-        256 * shapes[before, LAST] + last if before >= 0 else -1,
-        256 * shapes[after, FIRST] + last if after >= 0 else -1,
-        256 * first + last,
-    )
+    _shape_values(place, shapes, before, after, repeated, values)
     found = _put_all(out, 0, 0, values, mask)
     without_words = found
     words = np.zeros(8, np.int64)
     words[0] = hashes[line, WHOLE]
     words[1] = hashes[line, FIRST_WORD]
     words[2] = hashes[line, LAST_WORD]
-    words[3] = mix(hashes[line, FIRST_WORD], np.uint64(bottom))
+    words[3] = mix(hashes[line, FIRST_WORD], np.uint64(_bucketed(bottom)))
     if before >= 0:
         words[4], words[5] = hashes[before, FIRST_WORD], hashes[before, WHOLE]
     if after >= 0:
