@@ -235,6 +235,8 @@ class CriticalRatio(Mixer):
                 f"{', '.join(problem.names)}"
             )
         super().start(problem)
+        if self.general not in problem.evaluations:
+            raise RecipeError(f"targets: cmr decides by the loss on {self.general}; name it, too")
         self._ratios, self._losses, self._found = [], [], None
         return self
 

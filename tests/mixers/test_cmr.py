@@ -159,5 +159,8 @@ def test_what_it_cannot_decide() -> None:
     three = Problem(sources=tuple(Source(name=name) for name in "abc"))
     with pytest.raises(TamisError, match="cmr decides between two sources"):
         CriticalRatio(domain="a", base=2).start(three)
+    two = Problem(sources=(Source(name="a"), Source(name="b")), targets={"a": 1})
+    with pytest.raises(TamisError, match="targets: cmr decides by the loss on b"):
+        CriticalRatio(domain="a", base=2).start(two)
     with pytest.raises(TamisError, match="needs runs at 4 ratios or more, there are 2"):
         fit_ratio_law(np.array([0.1, 0.5]), np.array([2.0, 2.1]))

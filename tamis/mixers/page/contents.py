@@ -200,7 +200,8 @@ def _curve(mixed: Mixed, seen: LeftOut | None, answer: Float64) -> Plane | None:
     shares = np.linspace(seen.mixtures[:, at].min(), seen.mixtures[:, at].max(), 80)
     mixtures = np.stack([shares, 1 - shares] if at == 0 else [1 - shares, shares], 1)
     expected = mixed.mixer.expected(mixtures)
-    assert expected is not None
+    if expected is None or not np.isfinite(expected).all():
+        return None
     count = len(mixed.problem.evaluations)
     middle = seen.measured.mean(0)
     curves = [(number, shares, expected[:, number] - middle[number]) for number in range(count)]
