@@ -108,3 +108,13 @@ def test_warmup_prepares_every_stage_that_can_be_prepared() -> None:
     assert done.returncode == 0, done.stderr
     prepared = {line.split()[0] for line in done.stdout.splitlines()}
     assert prepared >= {"reading", "gopher_quality", "minhash", "extract", "substring_dedup"}
+
+
+def test_a_warning_is_a_sentence() -> None:
+    from tamis.cli import _sentence
+
+    assert (
+        _sentence("Tokens are estimated.", UserWarning, "a.py", 3)
+        == "note: Tokens are estimated.\n"
+    )
+    assert _sentence("overflow", RuntimeWarning, "a.py", 3) == "a.py:3: RuntimeWarning: overflow\n"

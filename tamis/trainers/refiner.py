@@ -156,6 +156,9 @@ class FitGenerator(RefinerData):
         shown.append(
             f"trained on {facts['pairs']:,} answers about {len(learned):,} pages: {self.output}"
         )
+        if self.level != "both":
+            other = "chunk" if self.level == "document" else "document"
+            shown.append(f"no {other} programs were learned: the gold ones stand for them above")
         if facts["left_out"]:
             shown.append(f"{facts['left_out']:,} answers were left out: they do not fit the model")
         return "\n\n".join(shown)

@@ -104,6 +104,22 @@ def test_a_finished_training_is_not_done_again_and_another_one_is_refused(
         fit("refiner", config.with_name("other.yaml"))
 
 
+def test_a_training_is_gone_on_from(tuned: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    more = {"start_from": str(tuned[0]), "epochs": 1, "batch_tokens": 8192, "level": "document"}
+    held_out = ["s1.test", "s2.test"]
+    said = fit("refiner", write_config(data, tmp_path, held_out=held_out, **more))
+    assert "no chunk programs were learned" in said
+    facts = read_facts(tmp_path / "refiner")
+    assert facts is not None
+    quality = facts.facts["held out"]["program"]
+    assert quality["documents"]["f1"] > 0.9 and quality["cut_answers"] == 0
+    before, after = (
+        (one / "model" / "model.safetensors").read_bytes()
+        for one in (tuned[0], tmp_path / "refiner")
+    )
+    assert len(before) == len(after) and before != after
+
+
 def test_the_answer_alone_is_learned_from_as_it_is_asked_for(tmp_path: Path) -> None:
     from tamis.trainers.tokenizer import byte_tokenizer
 
