@@ -32,7 +32,7 @@ def test_methods_are_made_in_order():
 def test_every_name_is_a_method():
     settings = {"score": "s", "threshold": 1}
     wanted = {"conditional": settings, "filter": settings, "unlikelihood": settings}
-    wanted["reward_weighted"] = {"score": "s"}
+    wanted |= {"reward_weighted": {"score": "s"}, "mix": {"method": "skill_it"}}
     for name in METHODS:
         [one] = make_methods([{name: wanted.get(name, {})}])
         assert isinstance(one, Hook)
