@@ -46,7 +46,7 @@ SECTIONS = [
     "pipeline", "large", "toxicity",
     "scoring",
     "plug_in", "score_command", "refine", "refine_study",
-    "dsir", "betr", "preselect", "selection_study", "training", "start",
+    "dsir", "betr", "preselect", "selection_study", "mixing", "training", "start",
 ]  # fmt: skip
 PACKAGES = ("datatrove", "datasketch", "rensa", "pyarrow", "numba", "numpy", "polars", "spacy")
 
@@ -99,6 +99,14 @@ def betr(corpus: Path, folder: Path) -> str:
 def refine_study(corpus: Path, folder: Path) -> str:
     """Imported when it is wanted, as ``training``."""
     from benchmarks.refine_study import run
+
+    folder.mkdir()
+    return run(corpus, folder)
+
+
+def mixing(corpus: Path, folder: Path) -> str:
+    """Imported when it is wanted, as ``training``."""
+    from benchmarks.mixing import run
 
     folder.mkdir()
     return run(corpus, folder)
@@ -159,6 +167,7 @@ def main() -> None:
             "betr": lambda: betr(arguments.corpus, folder / "betr"),
             "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
             "selection_study": lambda: selection_study(arguments.corpus),
+            "mixing": lambda: mixing(arguments.corpus, folder / "mixing"),
             "training": training,
             "start": start.run,
         }
