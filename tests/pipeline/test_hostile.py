@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -280,9 +281,12 @@ def test_two_commands_at_once(tmp_path: Path) -> None:
     order = [sys.executable, "-m", "tamis.cli", "run", str(recipe(tmp_path, crawl)), "--quiet"]
     first = subprocess.Popen(order, stdout=subprocess.DEVNULL)
     while not (tmp_path / "run" / "state" / "p0").exists():
-        time.sleep(0.05)
+        time.sleep(0.01)
         assert first.poll() is None
+    # It would be over before the other has started.
+    first.send_signal(signal.SIGSTOP)
     second = tamis(*order[3:])
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert "another run is writing into" in sentence(second)
     assert first.wait() == 0
