@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -80,50 +82,12 @@ def heading(part: Part, small: Part) -> str:
     )
 
 
-def preselect(corpus: Path, folder: Path) -> str:
-    """Imported when it is wanted, as ``training``."""
-    from benchmarks.preselect import run
-
-    folder.mkdir()
-    return run(corpus, folder)
-
-
-def betr(corpus: Path, folder: Path) -> str:
-    """Imported when it is wanted, as ``training``."""
-    from benchmarks.betr import run
-
-    folder.mkdir()
-    return run(corpus, folder)
-
-
-def refine_study(corpus: Path, folder: Path) -> str:
-    """Imported when it is wanted, as ``training``."""
-    from benchmarks.refine_study import run
-
-    folder.mkdir()
-    return run(corpus, folder)
-
-
-def mixing(corpus: Path, folder: Path) -> str:
-    """Imported when it is wanted, as ``training``."""
-    from benchmarks.mixing import run
-
-    folder.mkdir()
-    return run(corpus, folder)
-
-
-def selection_study(corpus: Path) -> str:
-    """Imported when it is wanted, as ``training``."""
-    from benchmarks.selection_study import run
-
-    return run(corpus)
-
-
-def training() -> str:
-    """Imported when it is wanted: the other sections need no torch in this process."""
-    from benchmarks.training import run
-
-    return run()
+def run_of(section: str, *arguments: Any) -> str:
+    """A section whose module is imported when it is wanted: the others need no torch in this
+    process.
+    """
+    found: str = import_module(f"benchmarks.{section}").run(*arguments)
+    return found
 
 
 def main() -> None:
@@ -141,6 +105,11 @@ def main() -> None:
         small = make_part(lines_of(arguments.corpus, few), folder / "small")
         tiny = make_part(lines_of(arguments.corpus, few // 8), folder / "tiny")
         whole = make_part(everything, folder / "whole")
+
+        def study(section: str) -> str:
+            (folder / section).mkdir()
+            return run_of(section, arguments.corpus, folder / section)
+
         sections: dict[str, Callable[[], str]] = {
             "filters": lambda: filters.run(part, small),
             "language": lambda: language.run_fetched(part, small),
@@ -162,13 +131,15 @@ def main() -> None:
             "scoring": lambda: scoring.run(whole, part, small, folder / "scoring"),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
-            "refine_study": lambda: refine_study(arguments.corpus, folder / "refine_study"),
+            "refine_study": lambda: run_of(
+                "refine_study", arguments.corpus, new_folder("refine_study")
+            ),
             "dsir": lambda: dsir.run(part, small, folder / "dsir"),
-            "betr": lambda: betr(arguments.corpus, folder / "betr"),
-            "preselect": lambda: preselect(arguments.corpus, folder / "preselect"),
-            "selection_study": lambda: selection_study(arguments.corpus),
-            "mixing": lambda: mixing(arguments.corpus, folder / "mixing"),
-            "training": training,
+            "betr": lambda: study("betr"),
+            "preselect": lambda: study("preselect"),
+            "selection_study": lambda: run_of("selection_study", arguments.corpus),
+            "mixing": lambda: study("mixing"),
+            "training": lambda: run_of("training"),
             "start": start.run,
         }
         done = [heading(part, small)]

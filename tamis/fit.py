@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tamis.pipeline.errors import RecipeError, nearest
 from tamis.pipeline.recipe import load_settings
-from tamis.registry import import_local
+from tamis.registry import import_named
 
 METHODS = {
     "annotations": "tamis.scorers.annotate:FitAnnotations",
@@ -88,11 +88,7 @@ def _method(name: str) -> type[Fit]:
         return _known(METHODS[name])
     if ":" not in name:
         raise RecipeError(f"there is nothing to fit called {name}{nearest(name, METHODS)}")
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_local(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RecipeError(f"{name} cannot be imported: {error}") from None
+    found = import_named(name, name)
     if not (isinstance(found, type) and issubclass(found, Fit)):
         raise RecipeError(f"{name} cannot be fitted: it is no class of tamis.fit.Fit")
     return found

@@ -131,6 +131,27 @@ def _checked(target: str, kind: str, what: str) -> type[Stage]:
     """The class at ``module:name``; ``kind`` is the name by which it was asked for."""
     from tamis.pipeline.stages import Stage
 
+    found = import_named(target, what)
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise RecipeError(
+            f"{what} is no stage: make one of a function with @tamis.measure, @tamis.filter or "
+            "@tamis.refine"
+        )
+    # Runs note the kind, and look the class up by it later.
+    if getattr(found, "kind", None) not in (kind, target):
+        raise RecipeError(
+            f"{what} has the kind {getattr(found, 'kind', None)}, by which runs would not find it "
+            f'again; write kind = "{kind}" in its class'
+        )
+    return found
+
+
+def import_named(target: str, what: str) -> Any:
+    """What is to be found at ``module:name``.
+
+    Raises:
+        RecipeError: if it cannot be imported, or its module raises; ``what`` is asked for.
+    """
     module, _, attribute = target.partition(":")
     try:
         found: Any = import_local(module)
@@ -144,17 +165,6 @@ def _checked(target: str, kind: str, what: str) -> type[Stage]:
         # A module of the user's may raise anything.
         reason = f"{type(error).__name__}: {error}"
         raise RecipeError(f"{what} cannot be imported: {reason}") from error
-    if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise RecipeError(
-            f"{what} is no stage: make one of a function with @tamis.measure, @tamis.filter or "
-            "@tamis.refine"
-        )
-    # Runs note the kind, and look the class up by it later.
-    if getattr(found, "kind", None) not in (kind, target):
-        raise RecipeError(
-            f"{what} has the kind {getattr(found, 'kind', None)}, by which runs would not find it "
-            f'again; write kind = "{kind}" in its class'
-        )
     return found
 
 

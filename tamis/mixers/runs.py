@@ -10,7 +10,7 @@ CSV or Parquet. Columns may have a prefix (``train_the_pile_``), which is taken 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,3 @@ def _is_called(column: str, name: str, what: str) -> bool:
     """``train_the_pile_arxiv`` is the source arxiv, ``metric/the_pile_arxiv_val_loss`` its loss."""
     ending = ("_" + name,) if what == "source" else (f"_{name}_val_loss", f"_{name}_loss")
     return column.endswith(ending)
-
-
-def by_name(problem: Problem, rows: Sequence[Mapping[str, float]]) -> Float64:
-    """Mixtures by name as (n, m)."""
-    return np.array([problem.vector(row) for row in rows]).reshape(len(rows), len(problem.sources))

@@ -57,10 +57,3 @@ def exponentiated_gradient(shares: Float64, gain: Float64, rate: float) -> Float
         logs = np.log(np.asarray(shares, np.float64)) + rate * np.asarray(gain, np.float64)
     weights = np.exp(logs - logs.max())
     return np.asarray(weights / weights.sum())
-
-
-def divergence(shares: Float64, prior: Float64) -> float:
-    """KL(shares || prior) in nats; infinite where the prior has none of a share."""
-    some = shares > 0
-    with np.errstate(divide="ignore"):
-        return float((shares[some] * np.log(shares[some] / prior[some])).sum())

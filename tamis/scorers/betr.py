@@ -18,7 +18,7 @@ the best rank that it would have had in the sample.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -28,14 +28,13 @@ from pydantic import Field
 
 from tamis.embedding import Column, Embedder, Embedding, Function, read_embedder
 from tamis.embedding.embedder import unit_vectors
-from tamis.filters.once import once
 from tamis.filters.toxicity.training import as_documents
 from tamis.fit import Fit
 from tamis.gpu import Device, why_unavailable
 from tamis.gpu.ranks import ranks_on_ladders
 from tamis.pipeline.documents import Documents
 from tamis.pipeline.errors import RecipeError, TamisError
-from tamis.pipeline.stages import Measure, Measures, Quantity
+from tamis.pipeline.stages import Measures, Quantity
 from tamis.pipeline.storage import digest
 from tamis.scorers.arrays import Stored, load_arrays, save_arrays
 from tamis.scorers.artefact import write_facts
@@ -43,6 +42,7 @@ from tamis.scorers.benchmark_examples import read_examples
 from tamis.scorers.fasttext import FastText
 from tamis.scorers.fasttext_training import FastTextSettings, fasttext_library, train_classifier
 from tamis.scorers.nearest_ranks import Aggregation, BestRanks, best_ranks, mean_scores
+from tamis.scorers.on_embeddings import OnEmbeddings
 from tamis.scorers.reading import Corpus
 from tamis.scorers.sample import PIECE, Sample, draw_sample, nonzero_vectors, stored_vectors
 
@@ -186,7 +186,11 @@ def embed_texts(embedder: Embedder, texts: Sequence[str]) -> Float32:
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
-class Betr(Measure):
+def _load(path: Path) -> Stored:
+    return load_arrays(path, "betr", ("examples", "ladders"))
+
+
+class Betr(OnEmbeddings):
     """Adds the best rank that a document would have among those of a sample, by its similarity to
     the examples of benchmarks.
 
@@ -197,6 +201,8 @@ class Betr(Measure):
     """
 
     kind: ClassVar[str] = "betr"
+    width_of: ClassVar[str] = "examples"
+    load_model: ClassVar[Callable[[Path], Stored]] = _load
 
     model: Path
     """What ``tamis fit betr`` with ``scorer: ranks`` wrote (``.npz``)."""
@@ -215,39 +221,16 @@ class Betr(Measure):
     def models(self) -> tuple[Path, ...]:
         if self.device == "cuda" and (reason := why_unavailable()):
             raise RecipeError(f"{self.name}: {reason}")
-        if not self.model.is_file():
-            return (self.model,)
-        try:
-            return (self.model, *self._embedder().models())
-        except TamisError as error:
-            raise RecipeError(f"{self.name}: {error}") from None
+        return super().models()
 
     def measure(self, documents: Documents) -> Measures:
-        stored, alive = self._stored(), np.flatnonzero(documents.alive)
-        vectors = unit_vectors(self._embedder().embed(documents, alive))
+        rows, vectors = self.vectors_of(documents)
         rank, similarity = np.full((2, len(documents)), np.nan)
-        some = np.flatnonzero(vectors.any(axis=1)) if vectors.size else np.zeros(0, np.int64)
-        if len(some):
-            examples = stored.arrays["examples"]
-            if examples.shape[1] != vectors.shape[1]:
-                raise TamisError(
-                    f"{self.model} was made with vectors of {examples.shape[1]} numbers, and this "
-                    f"embedding gives {vectors.shape[1]}"
-                )
-            ladders = stored.arrays["ladders"]
-            placed = ranks_on_ladders(ladders, examples, vectors[some], self.device)
-            rank[alive[some]], similarity[alive[some]] = placed.rank, placed.similarity
+        if len(rows):
+            arrays = self._stored().arrays
+            placed = ranks_on_ladders(arrays["ladders"], arrays["examples"], vectors, self.device)
+            rank[rows], similarity[rows] = placed.rank, placed.similarity
         return {"score": 0.0 - np.log2(rank), "rank": rank, "similarity": similarity}
-
-    def _stored(self) -> Stored:
-        return once(_load, self.model, "there is no model {path}")
-
-    def _embedder(self) -> Embedder:
-        return self._stored().embedder() if self.embedding is None else self.embedding
-
-
-def _load(path: Path) -> Stored:
-    return load_arrays(path, Betr.kind, ("examples", "ladders"))
 
 
 class FitBetr(Fit):

@@ -17,7 +17,7 @@ text at a time, which has a closed form: the same head from the same data, whate
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,15 +28,15 @@ from pydantic import Field
 
 from tamis.embedding import Embedder, Embedding, Function
 from tamis.embedding.embedder import unit_vectors
-from tamis.filters.once import once
 from tamis.fit import Fit
 from tamis.pipeline.documents import ID, TEXT, Documents
 from tamis.pipeline.errors import RecipeError, TamisError, nearest
 from tamis.pipeline.readers.json_lines import json_lines
-from tamis.pipeline.stages import Measure, Measures, Quantity
+from tamis.pipeline.stages import Measures, Quantity
 from tamis.pipeline.storage import digest
 from tamis.scorers.arrays import Stored, load_arrays, save_arrays
 from tamis.scorers.artefact import write_facts
+from tamis.scorers.on_embeddings import OnEmbeddings
 from tamis.scorers.sample import PIECE, stored_vectors
 
 Float32 = NDArray[np.float32]
@@ -139,7 +139,11 @@ def measure_head(ratings: Float64, scores: Float64, scale: tuple[int, int], keep
     }
 
 
-class Quality(Measure):
+def _load(path: Path) -> Stored:
+    return load_arrays(path, "quality", ("weights", "bias"))
+
+
+class Quality(OnEmbeddings):
     """Adds the rating that a linear head on embeddings predicts.
 
     ``score`` is the output of the head, which may lie outside of the scale; ``int_score`` is it
@@ -148,16 +152,13 @@ class Quality(Measure):
     """
 
     kind: ClassVar[str] = "quality"
+    width_of: ClassVar[str] = "weights"
+    load_model: ClassVar[Callable[[Path], Stored]] = _load
 
     model: Path
     """What ``tamis fit quality`` wrote (``.npz``)."""
     embedding: Embedding | None = None
     """Where the embedder is here, if not where it was: it has to be the same."""
-
-    def requires(self) -> tuple[str, ...]:
-        if self.embedding is not None:
-            return self.embedding.requires()
-        return self._embedder().requires() if self.model.is_file() else ()
 
     def provides(self) -> tuple[Quantity, ...]:
         return (
@@ -165,38 +166,13 @@ class Quality(Measure):
             Quantity("int_score", "score", "the rating, rounded and cut to the scale", -math.inf),
         )
 
-    def models(self) -> tuple[Path, ...]:
-        if not self.model.is_file():
-            return (self.model,)
-        try:
-            return (self.model, *self._embedder().models())
-        except TamisError as error:
-            raise RecipeError(f"{self.name}: {error}") from None
-
     def measure(self, documents: Documents) -> Measures:
-        stored, alive = self._stored(), np.flatnonzero(documents.alive)
-        vectors = unit_vectors(self._embedder().embed(documents, alive))
-        score = np.full(len(documents), np.nan)
-        some = np.flatnonzero(vectors.any(axis=1)) if vectors.size else np.zeros(0, np.int64)
-        if len(some):
+        rows, vectors = self.vectors_of(documents)
+        stored, score = self._stored(), np.full(len(documents), np.nan)
+        if len(rows):
             head = Head(stored.arrays["weights"], float(stored.arrays["bias"]))
-            if len(head.weights) != vectors.shape[1]:
-                raise TamisError(
-                    f"{self.model} was made with vectors of {len(head.weights)} numbers, and this "
-                    f"embedding gives {vectors.shape[1]}"
-                )
-            score[alive[some]] = head.predict(vectors[some])
+            score[rows] = head.predict(vectors)
         return {"score": score, "int_score": rounded(score, *stored.header["scale"])}
-
-    def _stored(self) -> Stored:
-        return once(_load, self.model, "there is no model {path}")
-
-    def _embedder(self) -> Embedder:
-        return self._stored().embedder() if self.embedding is None else self.embedding
-
-
-def _load(path: Path) -> Stored:
-    return load_arrays(path, Quality.kind, ("weights", "bias"))
 
 
 class Rated(NamedTuple):

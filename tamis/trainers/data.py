@@ -34,6 +34,11 @@ class Mixture:
         self.proportions: list[float] = (shares / shares.sum()).tolist()
         self.sampler = Sampler(sizes, seed)
         self.context = self.rows[0].context
+        self.tokens = {
+            name: int(rows.source.facts["tokens"])
+            for name, rows in zip(self.names, self.rows, strict=True)
+        }
+        """Of each source."""
 
     def draw(self, count: int, proportions: Sequence[float] | None = None) -> Ids:
         """The next rows; the same whatever the number of processes."""

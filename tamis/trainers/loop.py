@@ -149,11 +149,7 @@ class Trainer:
 
     def _choose(self) -> Ids:
         """The rows of this step, of all processes."""
-        sizes = {
-            name: int(rows.source.facts["tokens"])
-            for name, rows in zip(self.mixture.names, self.mixture.rows, strict=True)
-        }
-        asked = (hook.proportions(self.progress, sizes) for hook in self.hooks)
+        asked = (hook.proportions(self.progress, self.mixture.tokens) for hook in self.hooks)
         proportions = next((one for one in asked if one is not None), None)
         choosers = [hook for hook in self.hooks if hook.selects]
         times = max([1.0, *(hook.candidates for hook in choosers)])

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tamis.pipeline.errors import RecipeError, nearest
-from tamis.registry import import_local
+from tamis.registry import import_named
 from tamis.trainers.hooks import Hook
 
 METHODS = {
@@ -69,11 +69,7 @@ def _method(name: str) -> type[Hook]:
     target = name if ":" in name else METHODS.get(name)
     if target is None:
         raise RecipeError(f"there is no method {name}{nearest(name, METHODS)}")
-    module, _, attribute = target.partition(":")
-    try:
-        found = getattr(import_local(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RecipeError(f"the method {name} cannot be imported: {error}") from None
+    found = import_named(target, f"the method {name}")
     if not (isinstance(found, type) and issubclass(found, Hook)):
         raise RecipeError(f"{name} is no method: it has to be a class derived from Hook")
     return found

@@ -102,3 +102,13 @@ def test_too_few_runs() -> None:
     few = runs("train", "1m", problem).take(range(10))
     with pytest.raises(TamisError, match="at least 16 runs, there are 10"):
         RegMix().start(Problem(sources=problem.sources, targets=problem.targets)).use(few)
+
+
+def test_a_budget_is_shared_by_its_runs() -> None:
+    # 20 tokens a parameter: 6 N D = 120 N^2 of one in ten parts.
+    size, tokens = designs.budget_plan(1.2e18, 1e9, 10)
+    assert size == pytest.approx((1.2e17 / 120) ** 0.5)
+    assert 10 * 6 * size * tokens == pytest.approx(1.2e18)
+    size, tokens = designs.budget_plan(1.2e18, 1e6, 10)
+    assert size == 1e6
+    assert 10 * 6 * size * tokens == pytest.approx(1.2e18)
