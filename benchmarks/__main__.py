@@ -131,9 +131,7 @@ def main() -> None:
             "scoring": lambda: scoring.run(whole, part, small, folder / "scoring"),
             "score_command": lambda: score_command.run(whole),
             "refine": lambda: refine.run(part),
-            "refine_study": lambda: run_of(
-                "refine_study", arguments.corpus, new_folder("refine_study")
-            ),
+            "refine_study": lambda: study("refine_study"),
             "dsir": lambda: dsir.run(part, small, folder / "dsir"),
             "betr": lambda: study("betr"),
             "preselect": lambda: study("preselect"),
